@@ -1,0 +1,137 @@
+"""Which points are ground: Patchwork++ on any scanner, the height raster of an AV2 map, or nothing.
+
+A rule is a callable ``Sweep → (N,) bool``; the same rule serves the live node and the trainer. Rules keep no
+state between sweeps, so the order in which sweeps arrive never changes a mask.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from zeroflow_core.pairs import Sweep
+
+GroundRule = Callable[[Sweep], np.ndarray]
+
+_PATCHWORK_SENSOR_HEIGHT = 1.723  # metres; Patchwork++'s own default, to which clouds are shifted
+
+
+def mark_ground(sweep: Sweep, rule: GroundRule) -> Sweep:
+    """The same sweep with its ground mask filled in; points that are not finite are never ground."""
+    is_ground = rule(sweep) & np.isfinite(sweep.points).all(axis=1)
+    return replace(sweep, is_ground=is_ground)
+
+
+def ground_rule(name: str) -> GroundRule:
+    """The rule called `name`: ``patchwork`` or ``none`` (a map raster is made by the AV2 reader).
+
+    Raises:
+        ValueError: for any other name.
+    """
+    rules: dict[str, GroundRule] = {"patchwork": Patchwork(), "none": no_ground}
+    if name not in rules:
+        raise ValueError(f"ground rule '{name}' is unknown; choose one of: {', '.join(rules)}")
+    return rules[name]
+
+
+def no_ground(sweep: Sweep) -> np.ndarray:
+    """(N,) bool, all False."""
+    return np.zeros(len(sweep), dtype=bool)
+
+
+@dataclass(frozen=True)
+class MapRaster:
+    """Ground by an AV2 ground-height raster, with ZeroFlow's rule: |z − h| ≤ 0.4 m, or below the raster.
+
+    heights:  (H,W) float, metres in the city frame; NaN where unknown
+    rotation, translation, scale: ``img_Sim2_city``: pixel = scale · (rotation @ xy + translation)
+    """
+
+    heights: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    scale: float
+    threshold: float = 0.4
+
+    def __call__(self, sweep: Sweep) -> np.ndarray:
+        if sweep.world_SE3_ego is None:
+            raise ValueError("the map raster is in the city frame: the sweep needs world_SE3_ego")
+        city = sweep.world_SE3_ego.transform(sweep.points.astype(np.float64))
+        height = self.height_at(city[:, :2])
+        with np.errstate(invalid="ignore"):
+            return (np.abs(city[:, 2] - height) <= self.threshold) | (city[:, 2] < height)
+
+    def height_at(self, xy: np.ndarray) -> np.ndarray:
+        """Height (N,) of the ground at city positions (N,2); NaN outside the raster. Nearest pixel."""
+        finite = np.isfinite(xy).all(axis=1)
+        pixel = np.zeros(xy.shape, dtype=np.int64)
+        pixel[finite] = np.round((xy[finite] @ self.rotation.T + self.translation) * self.scale)
+        rows, columns = self.heights.shape
+        x, y = pixel.T
+        inside = finite & (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+        height = np.full(len(xy), np.nan)
+        height[inside] = self.heights[y[inside], x[inside]]
+        return height
+
+
+class Patchwork:
+    """Ground by Patchwork++ (pypatchworkpp), which needs no map and no intensity.
+
+    Patchwork++ expects the scanner at the origin; here the cloud is shifted so that its own ground lies
+    where Patchwork++ looks for it, whatever frame and mounting height the cloud comes in.
+    """
+
+    def __call__(self, sweep: Sweep) -> np.ndarray:
+        import pypatchworkpp
+
+        is_ground = np.zeros(len(sweep), dtype=bool)
+        finite = np.flatnonzero(np.isfinite(sweep.points).all(axis=1))
+        if len(finite) == 0:
+            return is_ground
+        points = sweep.points[finite].astype(np.float64)
+        ground_z = estimate_ground_z(points)
+        if ground_z is None:
+            return is_ground
+        points[:, 2] -= ground_z + _PATCHWORK_SENSOR_HEIGHT
+        parameters = pypatchworkpp.Parameters()
+        parameters.sensor_height = _PATCHWORK_SENSOR_HEIGHT
+        parameters.enable_RNR = False  # reflected noise removal reads intensity, which not every cloud has
+        # A new instance each time: an old one adapts its thresholds, and the same sweep must give the same mask.
+        with _silence():
+            patchwork = pypatchworkpp.patchworkpp(parameters)
+        patchwork.estimateGround(np.column_stack([points, np.zeros(len(points))]))
+        is_ground[finite[patchwork.getGroundIndices()]] = True
+        return is_ground
+
+
+def estimate_ground_z(points: np.ndarray) -> float | None:
+    """Height of the ground in the cloud's own frame, in metres: the median of the lowest point per 1 m cell
+    between 3 and 20 m from the origin; None when fewer than 20 such cells hold points.
+
+    points: (N,3), metres, z up.
+    """
+    points = points[np.isfinite(points).all(axis=1)]
+    distance = np.hypot(points[:, 0], points[:, 1])
+    near = points[(distance > 3.0) & (distance < 20.0)]
+    cell = (np.floor(near[:, 0]).astype(np.int64) + 20) * 64 + np.floor(near[:, 1]).astype(np.int64) + 20
+    lowest = np.full(64 * 64, np.inf)
+    np.minimum.at(lowest, cell, near[:, 2])
+    lowest = lowest[np.isfinite(lowest)]
+    return float(np.median(lowest)) if len(lowest) >= 20 else None
+
+
+@contextmanager
+def _silence():
+    """Keep the library's C++ greeting off standard output."""
+    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
