@@ -1,0 +1,61 @@
+"""`zeroflow infer`: flow between two clouds stored as .npy files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zeroflow_core.errors import ZeroFlowError
+
+
+def infer(
+    pc0: Annotated[Path, typer.Option(help="Cloud to estimate flow for: .npy, (N,3), metres.")],
+    pc1: Annotated[Path, typer.Option(help="Cloud it moves to, in the same frame: .npy, (N,3), metres.")],
+    out: Annotated[Path, typer.Option(help="File to write: .npz with 'flow' (N,3) and 'valid' (N,).")],
+    checkpoint: Annotated[
+        str, typer.Option(help="A published .ckpt, a .safetensors, or 'default'.")
+    ] = "default",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
+    engine: Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")] = "reference",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+) -> None:
+    """Estimate the flow of every point of PC0 towards PC1.
+
+    Both clouds are in one frame (ego motion removed) and without ground. The flow is in metres per sweep
+    interval, NaN where `valid` is False (outside the grid, or not finite).
+
+    Example: zeroflow infer --pc0 a.npy --pc1 b.npy --out flow.npz
+    """
+    import numpy as np
+
+    from zeroflow_core.fastflow3d.student import load_student
+
+    if not out.parent.is_dir():
+        raise ZeroFlowError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    clouds = [_read_cloud(path, option) for path, option in ((pc0, "--pc0"), (pc1, "--pc1"))]
+    student = load_student(checkpoint, device=device, engine=engine, precision=precision)
+    flow = student.flow(*clouds)
+    valid = ~np.isnan(flow[:, 0])
+    temporary = out.with_name(out.name + ".partial")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, flow=flow, valid=valid)
+    os.replace(temporary, out)
+    typer.echo(f"{out}: flow of {valid.sum()} of {len(valid)} points ({student.metadata['name']}, {student.device})")
+
+
+def _read_cloud(path: Path, option: str):
+    import numpy as np
+
+    try:
+        cloud = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ZeroFlowError(f"{option} {path}: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise ZeroFlowError(f"{option} {path}: not a readable .npy file ({error})") from error
+    if not isinstance(cloud, np.ndarray) or cloud.ndim != 2 or cloud.shape[1] != 3 or cloud.dtype.kind not in "fiu":
+        shape = f"{cloud.dtype} {cloud.shape}" if isinstance(cloud, np.ndarray) else "an archive"
+        raise ZeroFlowError(f"{option} {path}: needs numbers of shape (N, 3), found {shape}")
+    return cloud.astype(np.float32)
