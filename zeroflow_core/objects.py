@@ -1,0 +1,161 @@
+"""Moving objects: points that move and stay together, each group with a box and a velocity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroflow_core.errors import ZeroFlowError
+
+_NEIGHBOUR_DISTANCE = 1.0  # metres: bridges gaps on a car 50 m away, not those between lanes
+_HORIZON = 0.5  # seconds: neighbours must still be neighbours after it, which parts oncoming cars
+_HEIGHT_WEIGHT = 0.4  # far scan lines lie further apart than the points along them
+_CELL = 0.3  # metres: thinning makes the cost independent of how close an object is
+_CORE_CELLS = 3  # occupied cells, its own included, within that distance of a core point
+_SLOW = 1.0  # m/s: below it the direction of motion is too noisy to turn a box by
+
+
+@dataclass(frozen=True)
+class MovingObject:
+    """One group of points that move together, in the frame of the points it was made from.
+
+    centre:     (3,) float64, metres, centre of the box
+    size:       (3,) float64, metres: length along `yaw`, width across it, height along z
+    yaw:        radians, counter-clockwise about z from x; the way the object moves
+    velocity:   (3,) float64, m/s, median over the points
+    num_points: how many points support it
+    """
+
+    centre: np.ndarray
+    size: np.ndarray
+    yaw: float
+    velocity: np.ndarray
+    num_points: int
+
+    @property
+    def speed(self) -> float:
+        """Metres per second over ground."""
+        return float(np.linalg.norm(self.velocity))
+
+
+def moving_objects(
+    points: np.ndarray,
+    velocity: np.ndarray,
+    *,
+    min_speed: float = 0.5,
+    min_points: int = 10,
+    min_extent: float = 0.3,
+    min_coherence: float = 0.7,
+) -> list[MovingObject]:
+    """Group the points that move into objects, most points first.
+
+    points, velocity: (N,3), metres and m/s over ground, in one frame with z up. Rows that are not finite
+        and rows slower than `min_speed` (m/s) take no part, so ground with velocity 0 needs no mask.
+    min_points:    smaller groups are noise
+    min_extent:    metres; groups whose box is smaller along every side are noise
+    min_coherence: |mean velocity| / mean speed; groups whose points move apart are noise
+
+    Raises:
+        ZeroFlowError: open3d cannot be imported.
+        ValueError: `points` and `velocity` do not have the same shape (N,3).
+    """
+    points, velocity = np.asarray(points), np.asarray(velocity)
+    if points.ndim != 2 or points.shape[1] != 3 or velocity.shape != points.shape:
+        raise ValueError(f"points and velocity must both be (N, 3), got {points.shape} and {velocity.shape}")
+    with np.errstate(invalid="ignore"):
+        moving = np.isfinite(points).all(axis=1) & (np.einsum("ij,ij->i", velocity, velocity) >= min_speed**2)
+    points, velocity = points[moving].astype(np.float64), velocity[moving].astype(np.float64)
+    finite = np.isfinite(velocity).all(axis=1)
+    points, velocity = points[finite], velocity[finite]
+    if len(points) < min_points:
+        return []
+
+    label = _group(points, velocity)
+    objects = []
+    for members in _members(label):
+        own = velocity[members]
+        if len(members) < min_points:
+            continue
+        if np.linalg.norm(own.mean(axis=0)) < min_coherence * np.linalg.norm(own, axis=1).mean():
+            continue
+        found = _fit_box(points[members], np.median(own, axis=0))
+        if found.size.max() >= min_extent and found.speed >= min_speed:
+            objects.append(found)
+    return sorted(objects, key=lambda found: -found.num_points)
+
+
+def _group(points: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+    """Group number (N,) of each point, −1 for none: DBSCAN of where the points are and of where they will be.
+
+    Two cars that pass each other touch now but not half a second later; a car that drives towards another
+    touches it later but not now.
+    """
+    cell_of_point, count = _cells(points)
+    weights = np.bincount(cell_of_point, minlength=count)
+    now = np.column_stack([np.bincount(cell_of_point, column, count) / weights for column in points.T])
+    drift = np.column_stack([np.bincount(cell_of_point, column, count) / weights for column in velocity.T])
+    now[:, 2] *= _HEIGHT_WEIGHT
+    later = now + drift * [_HORIZON, _HORIZON, 0.0]
+
+    label_now, label_later = _dbscan(now), _dbscan(later)
+    _, label = np.unique(np.column_stack([label_now, label_later]), axis=0, return_inverse=True)
+    label = np.where((label_now < 0) | (label_later < 0), -1, label.reshape(-1))
+    return label[cell_of_point]
+
+
+def _cells(points: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number of the occupied cell (N,) in which each point lies, and how many cells are occupied."""
+    index = np.floor(points / _CELL).astype(np.int64)
+    index -= index.min(axis=0)
+    _, span_y, span_z = index.max(axis=0) + 1
+    key = (index[:, 0] * span_y + index[:, 1]) * span_z + index[:, 2]
+    occupied, cell_of_point = np.unique(key, return_inverse=True)
+    return cell_of_point, len(occupied)
+
+
+def _dbscan(positions: np.ndarray) -> np.ndarray:
+    """Cluster number (N,) of each position (N,3), −1 for noise."""
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise ZeroFlowError(
+            f"open3d, which groups moving points into objects, cannot be imported ({error}): "
+            "pip install 'open3d==0.19.0'"
+        ) from error
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(positions))
+    return np.asarray(cloud.cluster_dbscan(_NEIGHBOUR_DISTANCE, _CORE_CELLS))
+
+
+def _members(label: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of each group; rows labelled −1 belong to none."""
+    order = np.argsort(label, kind="stable")
+    order = order[label[order] >= 0]
+    if len(order) == 0:
+        return []
+    return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+
+
+def _fit_box(points: np.ndarray, velocity: np.ndarray) -> MovingObject:
+    """Box around `points` (N,3) along their motion, or of least area when they are slow."""
+    yaw = float(np.arctan2(velocity[1], velocity[0]))
+    if np.hypot(velocity[0], velocity[1]) < _SLOW:
+        yaw = _least_area_yaw(points[:, :2], near=yaw)
+    along = np.array([np.cos(yaw), np.sin(yaw)])
+    across = np.array([-along[1], along[0]])
+    inside = np.column_stack([points[:, :2] @ along, points[:, :2] @ across, points[:, 2]])
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    middle = (low + high) / 2
+    centre = np.array([*(middle[0] * along + middle[1] * across), middle[2]])
+    return MovingObject(centre, high - low, yaw, velocity, len(points))
+
+
+def _least_area_yaw(xy: np.ndarray, near: float) -> float:
+    """Direction of a side of the least rectangle around `xy` (N,2); of the four, the nearest to `near`."""
+    angles = np.deg2rad(np.arange(0.0, 90.0, 1.0))
+    along = np.stack([np.cos(angles), np.sin(angles)])
+    across = np.stack([-along[1], along[0]])
+    area = np.ptp(xy @ along, axis=0) * np.ptp(xy @ across, axis=0)
+    side = angles[int(np.argmin(area))]
+    yaw = side + np.round((near - side) / (np.pi / 2)) * (np.pi / 2)
+    return float(np.arctan2(np.sin(yaw), np.cos(yaw)))
