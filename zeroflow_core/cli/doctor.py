@@ -1,0 +1,3 @@
+"""`zeroflow doctor`."""
+def doctor() -> None:
+    """What this machine has."""

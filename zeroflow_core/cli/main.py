@@ -1,0 +1,55 @@
+"""The console command `zeroflow`: one sub-command a file, registered here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+import zeroflow_core
+from zeroflow_core.cli.doctor import doctor
+from zeroflow_core.cli.infer import infer
+from zeroflow_core.errors import ZeroFlowError
+
+app = typer.Typer(
+    name="zeroflow",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Example: [bold]zeroflow infer --checkpoint default --pc0 a.npy --pc1 b.npy --out flow.npz[/bold]",
+)
+app.command()(infer)
+app.command()(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"zeroflow {zeroflow_core.__version__}")
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+]
+
+
+@app.callback()
+def zeroflow(version: _Version = False) -> None:
+    """Scene flow of LiDAR point clouds, learned without labels: how every point moves."""
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns:
+        1 after a user's mistake, told in one sentence on stderr. Success and misused options leave by
+        SystemExit; any other exception is a bug and keeps its traceback.
+    """
+    try:
+        app(prog_name="zeroflow")
+    except ZeroFlowError as error:
+        Console(stderr=True).print(Text(str(error), style="red"))
+    return 1

@@ -1,0 +1,1 @@
+"""ZeroFlow in ROS 2: messages in, one call of zeroflow_core, messages out."""
