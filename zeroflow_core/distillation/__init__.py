@@ -1,0 +1,1 @@
+"""How a student learns: losses, and recipes that produce the checkpoints we ship."""

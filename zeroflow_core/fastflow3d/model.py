@@ -39,12 +39,12 @@ class FastFlow3D(nn.Module):
         Returns, for each sample, flow (M,3) in metres per interval and index (M,): which rows of the cloud
         it belongs to. Points outside the grid or not finite have none.
         """
-        pillars0, canvases0 = zip(*map(self.embedder, clouds0))
-        _, canvases1 = zip(*map(self.embedder, clouds1))
+        pillars0, canvases0 = zip(*map(self.embedder, clouds0), strict=True)
+        _, canvases1 = zip(*map(self.embedder, clouds1), strict=True)
         # Positions and flow need more digits than bfloat16 has, so only the convolutions are cast.
         with torch.autocast(clouds0[0].device.type, torch.bfloat16, enabled=bf16):
             motion = self.backbone(torch.stack(canvases0), torch.stack(canvases1)).float()
         return [
             (self.head(*maps, pillars), pillars.index)
-            for *maps, pillars in zip(canvases0, canvases1, motion, pillars0)
+            for *maps, pillars in zip(canvases0, canvases1, motion, pillars0, strict=True)
         ]

@@ -66,7 +66,8 @@ class UNet(nn.Module):
     def forward(self, canvas0: Tensor, canvas1: Tensor) -> Tensor:
         """Two canvases (B,C,H,W) → (B,2C,H,W)."""
         # One after the other, as the published training did: batch statistics are per cloud.
-        laterals = [torch.cat(maps, dim=1) for maps in zip(self.encode(canvas0), self.encode(canvas1))]
+        levels = zip(self.encode(canvas0), self.encode(canvas1), strict=True)
+        laterals = [torch.cat(maps, dim=1) for maps in levels]
         x = laterals.pop()
         for step in range(1, self.stages + 1):
             x = getattr(self, f"decoder_step{step}")(x, laterals.pop())

@@ -1,0 +1,193 @@
+"""The recipe of the interim student: a coarse, thin FastFlow3D for two CPU cores, from generated streets.
+
+    python -m zeroflow_core.distillation.interim --out interim.safetensors
+
+It learns from the generator's truth, not from a teacher: it stands in until a distilled student ships.
+Ground is marked by Patchwork++, as in the live node. Both directions in time are learned, so that the node
+can ask for the flow of the newest cloud. A stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from zeroflow_core.distillation.losses import speed_weight, weighted_epe
+from zeroflow_core.evaluation.errors import FlowErrors
+from zeroflow_core.fastflow3d.checkpoint import save_model
+from zeroflow_core.fastflow3d.config import FastFlow3DConfig
+from zeroflow_core.fastflow3d.model import FastFlow3D
+from zeroflow_core.fastflow3d.student import Student
+from zeroflow_core.geometry import SE3
+from zeroflow_core.ground import Patchwork, mark_ground
+from zeroflow_core.pairs import estimate_flow, make_pair
+from zeroflow_core.simulation.scanner import SCANNERS, Scanner, SimulatedSweep, scan
+from zeroflow_core.simulation.scene import make_street
+
+GRID = FastFlow3DConfig(pillar_size=0.4, channels=16, blocks=(2, 3, 3))
+INTERVAL_S = 0.1
+HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
+
+
+@dataclass(frozen=True)
+class Recipe:
+    seed: int = 1
+    steps: int = 2400
+    batch: int = 4
+    learning_rate: float = 2e-3
+    held_out_scenes: int = 40
+
+
+def simulated_pair(seed: int) -> tuple[SimulatedSweep, SimulatedSweep]:
+    """Two consecutive sweeps of the street `seed`, ground marked, by a scanner drawn with the same seed."""
+    rng = np.random.default_rng([seed, 1])
+    scanner = _draw_scanner(rng)
+    scene, start = make_street(seed), rng.uniform(0.0, 2.0)
+    first, second = (
+        scan(scene, scanner, start + k * INTERVAL_S, round((start + k * INTERVAL_S) * 1e9), rng) for k in (0, 1)
+    )
+    ground = Patchwork()
+    return tuple(replace(s, sweep=mark_ground(s.sweep, ground)) for s in (first, second))
+
+
+def _draw_scanner(rng: np.random.Generator) -> Scanner:
+    """One of the known scanners with other heights, tilts, beams and noise."""
+    scanner = SCANNERS[rng.choice(["av2", "hdl64", "vlp32", "small"], p=[0.4, 0.3, 0.2, 0.1])]
+    elevations = np.asarray(scanner.elevations) + rng.normal(0, 0.4)
+    return replace(
+        scanner,
+        elevations=tuple(elevations[rng.random(len(elevations)) > rng.uniform(0, 0.2)]),
+        height=rng.uniform(1.2, 2.0),
+        range_noise=rng.uniform(0.005, 0.03),
+        dropout=rng.uniform(0.0, 0.15),
+    )
+
+
+class Samples(torch.utils.data.IterableDataset):
+    """(pc0, pc1, label) without end: each pair of sweeps forward and backward in time, turned twice at random."""
+
+    def __init__(self, seed: int, start: int) -> None:
+        self.seed, self.start = seed, start
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        scene = self.start
+        while True:
+            rng = np.random.default_rng([self.seed, scene])
+            first, second = simulated_pair(self.seed * 100_000 + scene)
+            for s0, s1, label in ((first, second, first.forward), (second, first, second.backward)):
+                wrong_odometry = SE3.from_yaw(rng.normal(0, 5e-4), rng.normal(0, 0.008, 3))
+                s1 = replace(s1.sweep, world_SE3_ego=s1.sweep.world_SE3_ego @ wrong_odometry)
+                pair = make_pair(s0.sweep, s1)
+                kept = ~pair.is_ground0
+                for _ in range(2):
+                    turn = SE3.from_yaw(rng.uniform(-np.pi, np.pi), np.array([0, 0, rng.normal(0, 0.1)]))
+                    clouds = turn.transform(pair.pc0[kept]), turn.transform(pair.pc1[~pair.is_ground1])
+                    yield *map(torch.from_numpy, clouds), torch.from_numpy(turn.rotate(label[kept]))
+            scene += 1
+
+
+def train(recipe: Recipe, folder: Path, console: Console) -> FastFlow3D:
+    """Train to the end of the recipe; the state in `folder` is written every 100 steps and picked up again."""
+    torch.manual_seed(recipe.seed)
+    model = FastFlow3D(GRID).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
+    )
+    parts, step, path = {"model": model, "optimiser": optimiser, "schedule": schedule}, 0, folder / "state.pt"
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != asdict(recipe):
+            raise SystemExit(f"{path} belongs to another recipe: {state['recipe']}; choose another --folder")
+        step = state["step"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        console.print(f"going on at step {step}")
+
+    samples_per_scene = 4
+    data = Samples(recipe.seed, start=step * recipe.batch // samples_per_scene)
+    loader = torch.utils.data.DataLoader(data, batch_size=recipe.batch, num_workers=1, collate_fn=list)
+    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[loss]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("", total=recipe.steps, completed=step, loss="")
+        recent: list[float] = []
+        for batch in loader:
+            clouds0, clouds1, labels = map(list, zip(*batch, strict=True))
+            loss = torch.zeros(())
+            for (flow, index), label in zip(model(clouds0, clouds1, bf16=True), labels, strict=True):
+                label = label[index]
+                loss = loss + weighted_epe(flow, label, speed_weight(label, INTERVAL_S)) / len(labels)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            step += 1
+            recent.append(float(loss.detach()))
+            progress.update(bar, completed=step, loss=f"loss {np.mean(recent[-50:]):.4f}")
+            if step % 100 == 0 or step == recipe.steps:
+                state = {name: part.state_dict() for name, part in parts.items()}
+                torch.save({**state, "step": step, "recipe": asdict(recipe)}, path.with_suffix(".partial"))
+                os.replace(path.with_suffix(".partial"), path)
+                with open(folder / "loss.csv", "a") as log:
+                    log.write(f"{step},{np.mean(recent[-100:]):.6f}\n")
+            if step >= recipe.steps:
+                return model
+    return model
+
+
+def evaluate(student: Student, scenes: int) -> FlowErrors:
+    """Errors on held-out streets, on the very road the node takes, in both directions of time."""
+    errors = FlowErrors()
+    for seed in range(HELD_OUT, HELD_OUT + scenes):
+        first, second = simulated_pair(seed)
+        for s0, s1, truth in ((first, second, first.forward), (second, first, second.backward)):
+            pair = make_pair(s0.sweep, s1.sweep)
+            flow = estimate_flow(student, pair)
+            errors.add(flow.vectors[~pair.is_ground0], truth[~pair.is_ground0], pair.dt)
+    return errors
+
+
+def main(arguments: list[str] | None = None) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--folder", type=Path, default=Path("out/interim"), help="training state and loss curve")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    options = parser.parse_args(arguments)
+
+    console, recipe = Console(), Recipe(seed=options.seed, steps=options.steps)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    model = train(recipe, options.folder, console)
+    minutes = (time.monotonic() - began) / 60
+    metadata = {
+        "name": "interim",
+        "ground": "patchwork",
+        "interval_s": INTERVAL_S,
+        "ground_z": -0.33,
+        "made_by": "zeroflow_core.distillation.interim",
+        "recipe": asdict(recipe),
+    }
+    save_model(options.out, model, metadata, half=True)
+
+    from zeroflow_core.fastflow3d.student import load_student
+
+    errors = evaluate(load_student(options.out, device="cpu"), recipe.held_out_scenes)
+    console.print(f"{options.out}: trained in {minutes:.1f} minutes; on {recipe.held_out_scenes} held-out streets:")
+    console.print_json(json.dumps(errors.to_dict()))
+
+
+if __name__ == "__main__":
+    main()

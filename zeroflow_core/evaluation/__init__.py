@@ -1,0 +1,1 @@
+"""How good a flow is, in the field's terms."""
