@@ -1,0 +1,394 @@
+"""Argoverse 2 logs, of the sensor and the lidar dataset, as Sweeps; and logs written in the same layout.
+
+A log is a folder ``<log>/`` with ``sensors/lidar/<stamp>.feather``, ``city_SE3_egovehicle.feather``,
+``calibration/``, and, where there are any, ``map/``, ``annotations.feather`` and flow labels. Points are in
+the vehicle frame and motion-compensated to the stamp in the file's name.
+
+The tables are read with pyarrow directly: the `av2` package's own sweep reader drops intensity, laser number
+and time, and importing it takes a second for OpenCV and pandas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from zeroflow_core.datasets.folders import new_folder
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.geometry import SE3
+from zeroflow_core.ground import MapRaster
+from zeroflow_core.pairs import Sweep
+
+_QUATERNION = ("qw", "qx", "qy", "qz")
+_TRANSLATION = ("tx_m", "ty_m", "tz_m")
+_SIZE = ("length_m", "width_m", "height_m")
+_FLOW = ("flow_tx_m", "flow_ty_m", "flow_tz_m")
+
+_POSES = "city_SE3_egovehicle.feather"
+_CALIBRATION = "calibration/egovehicle_SE3_sensor.feather"
+
+
+@dataclass(frozen=True)
+class Cuboid:
+    """One annotated object at one stamp.
+
+    category:       AV2's name of the class, such as REGULAR_VEHICLE
+    track_id:       the same for the same object throughout a log
+    ego_SE3_object: pose of the box's centre in the vehicle frame at the stamp
+    size:           (3,) float64, length, width and height in metres, along the object's x, y and z
+    """
+
+    category: str
+    track_id: str
+    ego_SE3_object: SE3
+    size: np.ndarray
+
+
+@dataclass(frozen=True)
+class FlowLabels:
+    """AV2's flow labels for the N points of the first sweep of a pair, in their order.
+
+    total_flow: (N,3) float32, metres: position in the second vehicle frame minus position in the first, so
+                with ego motion (pairs.remove_ego_motion turns it into the residual used everywhere here)
+    classes:    (N,) uint8, AV2's index of the category, 0 for background
+    dynamic:    (N,) bool, the point moves over ground
+    is_ground0: (N,) bool
+    """
+
+    total_flow: np.ndarray
+    classes: np.ndarray
+    dynamic: np.ndarray
+    is_ground0: np.ndarray
+
+
+def find_logs(path: Path | str) -> list[Path]:
+    """The log folders at or below `path`, sorted: a log itself, a folder of logs, a split, or a whole root
+    (``<root>/sensor/<split>/<log>`` or ``<root>/lidar/<split>/<log>``).
+
+    Raises:
+        ZeroFlowError: there is no log.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ZeroFlowError(f"there is no folder {path}; give an AV2 log or a folder that holds AV2 logs")
+    try:
+        logs = list(_logs_below(path, depth=4))
+    except OSError as error:
+        raise ZeroFlowError(f"cannot look for AV2 logs in {path}: {error}") from error
+    if not logs:
+        raise ZeroFlowError(
+            f"no AV2 log in {path}; a log is a folder with sensors/lidar/*.feather, usually "
+            "<root>/sensor/<split>/<log>"
+        )
+    return logs
+
+
+def _logs_below(path: Path, depth: int) -> Iterator[Path]:
+    if (path / "sensors" / "lidar").is_dir():
+        yield path
+    elif depth > 0:
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and not child.name.startswith("."):  # hidden: a log still being written
+                yield from _logs_below(child, depth - 1)
+
+
+class Log:
+    """One log for reading. Nothing but the names of its sweeps is read before it is asked for.
+
+    Raises:
+        ZeroFlowError: here and from every method, naming the file that is missing, damaged or in
+            contradiction with another.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.log_id = self.path.resolve().name
+        folder = self.path / "sensors" / "lidar"
+        if not folder.is_dir():
+            raise ZeroFlowError(f"{self.path} is not an AV2 log: it has no folder sensors/lidar")
+        files = [file for file in folder.glob("*.feather") if not file.name.startswith(".")]
+        for file in files:
+            if not file.stem.isdecimal() or int(file.stem) >= 2**63:
+                raise ZeroFlowError(f"{file} is not named by a stamp in nanoseconds; move it away")
+        if not files:
+            raise ZeroFlowError(f"the log {self.path} has no sweeps: {folder} holds no .feather file")
+        self._files = sorted(files, key=lambda file: int(file.stem))
+        self.stamps_ns = np.array([int(file.stem) for file in self._files], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def sweep(self, i: int) -> Sweep:
+        """Sweep `i` (0 is the earliest) with its pose in the city frame."""
+        stamp_ns = int(self.stamps_ns[i])
+        table = _Table(self._files[i])
+        present = table.names
+        return Sweep(
+            points=table.columns(("x", "y", "z"), np.float32),
+            stamp_ns=stamp_ns,
+            world_SE3_ego=self.pose(stamp_ns),
+            intensity=table.column("intensity", np.float32) if "intensity" in present else None,
+            ring=table.column("laser_number", np.uint16) if "laser_number" in present else None,
+            time_offset_ns=table.column("offset_ns", np.int32) if "offset_ns" in present else None,
+        )
+
+    def sweeps(self) -> Iterator[Sweep]:
+        """All sweeps, in the order of their stamps."""
+        return (self.sweep(i) for i in range(len(self)))
+
+    def pose(self, stamp_ns: int) -> SE3:
+        """Pose of the vehicle in the city frame (city_SE3_ego) at one of the log's pose stamps."""
+        stamps, poses = self._poses
+        row = int(np.searchsorted(stamps, stamp_ns))
+        if row == len(stamps) or stamps[row] != stamp_ns:
+            raise ZeroFlowError(
+                f"{self.path / _POSES} has no pose at {stamp_ns} ns, the stamp of a sweep; get the file "
+                "again, or move that sweep away"
+            )
+        return self._as_pose(poses[row], _POSES)
+
+    def poses(self, start_ns: int, end_ns: int) -> Iterator[tuple[int, SE3]]:
+        """(stamp in ns, city_SE3_ego) of every pose from `start_ns` to `end_ns`, both included.
+
+        AV2 logs hold many more poses than sweeps.
+        """
+        stamps, poses = self._poses
+        first, last = np.searchsorted(stamps, start_ns), np.searchsorted(stamps, end_ns, side="right")
+        return ((int(stamps[row]), self._as_pose(poses[row], _POSES)) for row in range(first, last))
+
+    def calibration(self) -> dict[str, SE3]:
+        """ego_SE3_sensor by the name of the sensor: up_lidar, down_lidar, and cameras where there are any."""
+        table = _Table(self.path / _CALIBRATION)
+        poses = table.columns(_QUATERNION + _TRANSLATION, np.float64)
+        names = table.strings("sensor_name")
+        return {name: self._as_pose(pose, _CALIBRATION) for name, pose in zip(names, poses, strict=True)}
+
+    def map_ground(self) -> MapRaster | None:
+        """The map's raster of ground heights as a ground rule, or None for a log without one."""
+        folder = self.path / "map"
+        rasters = sorted(folder.glob("*_ground_height_surface____*.npy"))
+        if not rasters:
+            return None
+        placements = sorted(folder.glob("*___img_Sim2_city.json"))
+        if not placements:
+            raise ZeroFlowError(f"{rasters[0]} has no *___img_Sim2_city.json beside it; get both again")
+        try:
+            heights = np.load(rasters[0], allow_pickle=False)
+            if heights.ndim != 2 or heights.dtype.kind != "f":
+                raise ValueError(f"a raster of floats was expected, not {heights.dtype} {heights.shape}")
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(rasters[0], error) from error
+        try:
+            sim2 = json.loads(placements[0].read_text())
+            rotation = np.array(sim2["R"], dtype=np.float64).reshape(2, 2)
+            translation = np.array(sim2["t"], dtype=np.float64).reshape(2)
+            scale = float(sim2["s"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise _damaged(placements[0], error) from error
+        return MapRaster(heights, rotation, translation, scale)
+
+    def annotations(self, stamp_ns: int) -> list[Cuboid]:
+        """The annotated objects at `stamp_ns`; empty where the log has no annotations then, or at all."""
+        if self._annotations is None:
+            return []
+        stamps, poses, sizes, categories, tracks = self._annotations
+        return [
+            Cuboid(categories[row], tracks[row], self._as_pose(poses[row], "annotations.feather"), sizes[row])
+            for row in np.flatnonzero(stamps == stamp_ns)
+        ]
+
+    def flow_labels(self, i: int) -> FlowLabels | None:
+        """Labels of the pair of sweeps `i` and `i` + 1, or None where the log has none for it.
+
+        They are in ``flow_labels/<stamp of sweep i>.feather``, or, for a log of just two sweeps, in
+        ``flow_labels.feather``.
+        """
+        path = self.path / "flow_labels" / f"{self.stamps_ns[i]}.feather"
+        if not path.exists():
+            path = self.path / "flow_labels.feather"
+            if not path.exists() or len(self) != 2 or i != 0:
+                return None
+        table = _Table(path)
+        points = len(_Table(self._files[i]))
+        if len(table) != points:
+            raise ZeroFlowError(
+                f"{path} labels {len(table)} points, but sweep {self.stamps_ns[i]} has {points}; "
+                "the two files are not from the same log: get both again"
+            )
+        return FlowLabels(
+            total_flow=table.columns(_FLOW, np.float32),
+            classes=table.column("classes", np.uint8),
+            dynamic=table.column("dynamic", np.bool_),
+            is_ground0=table.column("is_ground_0", np.bool_),
+        )
+
+    @cached_property
+    def _poses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stamps (M,) int64, sorted, and poses (M,7): qw qx qy qz tx ty tz."""
+        table = _Table(self.path / _POSES)
+        stamps = table.column("timestamp_ns", np.int64)
+        poses = table.columns(_QUATERNION + _TRANSLATION, np.float64)
+        order = np.argsort(stamps, kind="stable")
+        return stamps[order], poses[order]
+
+    @cached_property
+    def _annotations(self) -> tuple | None:
+        path = self.path / "annotations.feather"
+        if not path.exists():
+            return None
+        table = _Table(path)
+        return (
+            table.column("timestamp_ns", np.int64),
+            table.columns(_QUATERNION + _TRANSLATION, np.float64),
+            table.columns(_SIZE, np.float64),
+            table.strings("category"),
+            table.strings("track_uuid"),
+        )
+
+    def _as_pose(self, row: np.ndarray, name: str) -> SE3:
+        try:
+            return SE3.from_quaternion(row[:4], row[4:])
+        except ValueError as error:
+            raise _damaged(self.path / name, error) from error
+
+
+class _Table:
+    """A feather file in memory, whose columns come out as numpy arrays of the type asked for."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import feather
+
+        self._path = path
+        if not path.exists():
+            raise ZeroFlowError(f"{path} is missing; the log is incomplete: get it again")
+        try:
+            self._table = feather.read_table(path, memory_map=False)
+            self._table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from error
+        self.names = self._table.column_names
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def column(self, name: str, dtype: type) -> np.ndarray:
+        """(N,) array. What would change the kind of value (text or float to integer) is refused."""
+        if name not in self.names:
+            raise ZeroFlowError(
+                f"{self._path} has no column {name}, but {', '.join(self.names)}; it is no such file of AV2's"
+            )
+        column = self._table[name]
+        if column.null_count:
+            raise ZeroFlowError(f"{self._path} has empty cells in column {name}; get the file again")
+        try:
+            return column.to_numpy().astype(dtype, casting="same_kind")
+        except TypeError as error:
+            raise ZeroFlowError(
+                f"column {name} of {self._path} has type {column.type}, which is not {np.dtype(dtype)}; "
+                "it is no such file of AV2's"
+            ) from error
+
+    def columns(self, names: Iterable[str], dtype: type) -> np.ndarray:
+        """(N, number of names) array."""
+        return np.stack([self.column(name, dtype) for name in names], axis=1)
+
+    def strings(self, name: str) -> list[str]:
+        return [str(value) for value in self.column(name, np.object_)]
+
+
+def _damaged(path: Path, error: Exception) -> ZeroFlowError:
+    return ZeroFlowError(f"{path} is damaged or incomplete ({error}); get the file again")
+
+
+def write_log(
+    path: Path | str,
+    sweeps: Iterable[Sweep],
+    labels: Iterable[FlowLabels] | None,
+    calibration: dict[str, SE3],
+) -> None:
+    """Write a log in AV2's layout, with AV2's columns and types, which the `av2` package reads.
+
+    Coordinates are stored as AV2 stores them, in float16: steps of 3 cm beyond 32 m. Intensity is rounded
+    into 0 … 255. Sweeps are taken and written one by one; the labels of a pair are taken after its second
+    sweep.
+
+    path:        the log's folder, which appears when everything is written
+    sweeps:      each with a pose; stamps ascending
+    labels:      one for each pair of consecutive sweeps, or None
+    calibration: ego_SE3_sensor by the name of the sensor
+
+    Raises:
+        ZeroFlowError: the folder exists already or cannot be written.
+        ValueError: sweeps or labels that make no log.
+    """
+    remaining = None if labels is None else iter(labels)
+    poses: dict[int, SE3] = {}
+    previous_stamp_ns, previous_points = -1, 0
+    with new_folder(Path(path)) as folder:
+        (folder / "sensors" / "lidar").mkdir(parents=True)
+        (folder / "calibration").mkdir()
+        for sweep in sweeps:
+            if sweep.world_SE3_ego is None:
+                raise ValueError(f"a log needs the pose of every sweep; sweep {sweep.stamp_ns} has none")
+            if sweep.stamp_ns <= previous_stamp_ns:
+                raise ValueError(f"stamps must ascend from 0: {sweep.stamp_ns} after {previous_stamp_ns}")
+            _write(folder / "sensors" / "lidar" / f"{sweep.stamp_ns}.feather", _sweep_columns(sweep))
+            if remaining is not None and poses:
+                pair_labels = next(remaining, None)
+                if pair_labels is None or len(pair_labels.total_flow) != previous_points:
+                    raise ValueError(f"no labels, or not {previous_points}, for sweep {previous_stamp_ns}")
+                (folder / "flow_labels").mkdir(exist_ok=True)
+                _write(folder / "flow_labels" / f"{previous_stamp_ns}.feather", _label_columns(pair_labels))
+            poses[sweep.stamp_ns] = sweep.world_SE3_ego
+            previous_stamp_ns, previous_points = sweep.stamp_ns, len(sweep)
+        if not poses:
+            raise ValueError("a log needs at least one sweep")
+        if remaining is not None and next(remaining, None) is not None:
+            raise ValueError(f"more labels than the {len(poses) - 1} pairs of sweeps")
+        if remaining is not None and len(poses) == 2:  # where AV2's own tools look for the only pair
+            _write(folder / "flow_labels.feather", _label_columns(pair_labels))
+        stamps = {"timestamp_ns": np.array(list(poses), dtype=np.int64)}
+        _write(folder / _POSES, stamps | _pose_columns(poses.values()))
+        names = {"sensor_name": np.array(list(calibration), dtype=np.str_)}
+        _write(folder / _CALIBRATION, names | _pose_columns(calibration.values()))
+
+
+def _sweep_columns(sweep: Sweep) -> dict[str, np.ndarray]:
+    zeros = np.zeros(len(sweep))
+    intensity = zeros if sweep.intensity is None else sweep.intensity
+    ring = zeros if sweep.ring is None else sweep.ring
+    offset = zeros if sweep.time_offset_ns is None else sweep.time_offset_ns
+    return {
+        **{name: sweep.points[:, axis].astype(np.float16) for axis, name in enumerate("xyz")},
+        "intensity": np.clip(np.nan_to_num(np.round(intensity)), 0, 255).astype(np.uint8),
+        "laser_number": np.clip(ring, 0, 255).astype(np.uint8),
+        "offset_ns": offset.astype(np.int32),
+    }
+
+
+def _label_columns(labels: FlowLabels) -> dict[str, np.ndarray]:
+    return {
+        **{name: labels.total_flow[:, axis].astype(np.float32) for axis, name in enumerate(_FLOW)},
+        "classes": labels.classes.astype(np.uint8),
+        "dynamic": labels.dynamic.astype(np.bool_),
+        "is_ground_0": labels.is_ground0.astype(np.bool_),
+    }
+
+
+def _pose_columns(poses: Iterable[SE3]) -> dict[str, np.ndarray]:
+    rows = np.array([[*pose.quaternion, *pose.translation] for pose in poses], dtype=np.float64)
+    rows = rows.reshape(-1, 7)  # also for none
+    return {name: rows[:, k] for k, name in enumerate(_QUATERNION + _TRANSLATION)}
+
+
+def _write(path: Path, columns: dict[str, np.ndarray]) -> None:
+    import pyarrow as pa
+    from pyarrow import feather
+
+    feather.write_feather(pa.table({name: pa.array(values) for name, values in columns.items()}), str(path))
