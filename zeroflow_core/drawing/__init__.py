@@ -1,0 +1,1 @@
+"""Pictures of scene flow, with Pillow and NumPy alone."""
