@@ -1,0 +1,65 @@
+"""How a node's process begins and ends: DDS profile, signals, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import rclpy
+from rclpy.signals import SignalHandlerOptions
+
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_ros import dds
+
+
+class StopSignal:
+    """Takes over SIGINT and SIGTERM when made.
+
+    Until `wait_for_it` is called, the first signal raises KeyboardInterrupt in the main thread, which ends a
+    start-up that takes seconds. After it, signals only set `requested`, for a loop of spin_once to see. Further
+    signals change nothing: ``ros2 launch`` and a terminal together deliver two.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._raise = True
+        signal.signal(signal.SIGINT, self._receive)
+        signal.signal(signal.SIGTERM, self._receive)
+
+    def wait_for_it(self) -> None:
+        self._raise = False
+
+    def _receive(self, number: int, frame: object) -> None:
+        first, self.requested = not self.requested, True
+        if first and self._raise:
+            raise KeyboardInterrupt
+
+
+def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = None) -> int:
+    """Run `body` between rclpy's init and shutdown; the exit code is its own, 0 after a signal, 1 after an error.
+
+    name: who complains in the log
+    args: command line for rclpy, sys.argv when None
+    """
+    stop = StopSignal()
+    logger = rclpy.logging.get_logger(name)
+    try:
+        dds.use_profile()
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        code = body(stop)
+    except ZeroFlowError as error:
+        logger.fatal(str(error))
+        code = 1
+    except KeyboardInterrupt:
+        code = 0
+    stop.wait_for_it()
+    rclpy.try_shutdown()
+    if threading.active_count() > 1:
+        # A thread inside torch or open3d crashes an interpreter that is taken down under it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
