@@ -8,10 +8,10 @@ paired with the one just before it and those in between are left out.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
+from typing import NoReturn
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -266,7 +266,7 @@ def _warm_up(student, rule: GroundRule) -> None:
     student.flow(points, points)
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> NoReturn:
     # The environment of this shell is most likely that of the LiDAR driver too.
     warning = dds.missing_profile()
 
@@ -282,8 +282,8 @@ def main(args: list[str] | None = None) -> int:
         node.stop(patience=0.5)
         return 0
 
-    return run("flow_node", body, args)
+    run("flow_node", body, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

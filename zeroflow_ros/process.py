@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 import rclpy
 from rclpy.signals import SignalHandlerOptions
@@ -38,8 +38,9 @@ class StopSignal:
             raise KeyboardInterrupt
 
 
-def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = None) -> int:
-    """Run `body` between rclpy's init and shutdown; the exit code is its own, 0 after a signal, 1 after an error.
+def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = None) -> NoReturn:
+    """Run `body` between rclpy's init and shutdown, and end the process: with the exit code `body` returns, 0 after
+    a signal during start-up, 1 after a ZeroFlowError, which is logged.
 
     name: who complains in the log
     args: command line for rclpy, sys.argv when None
@@ -57,9 +58,8 @@ def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = N
         code = 0
     stop.wait_for_it()
     rclpy.try_shutdown()
-    if threading.active_count() > 1:
-        # A thread inside torch or open3d crashes an interpreter that is taken down under it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    # What is left is to take down torch and open3d, which takes a second, and crashes where one of their threads
+    # is at work.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -241,7 +242,7 @@ def _rate(text: str) -> float:
     return rate
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> NoReturn:
     command_line = sys.argv if args is None else ["replay", *args]
     options = _parse(remove_ros_args(command_line)[1:])
 
@@ -252,8 +253,8 @@ def main(args: list[str] | None = None) -> int:
             node.play()
         return 1 if node.unanswered else 0
 
-    return run("replay", body, command_line)
+    run("replay", body, command_line)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
