@@ -14,6 +14,7 @@ def tree(folder: str) -> list[tuple[str, list[str]]]:
 
 
 setup(
+    python_requires=">=3.10",  # in setup.cfg it would become an object that colcon can't read
     data_files=[
         (INDEX, ["resource/zeroflow_ros", "resource/zeroflow_core"]),
         # `ros2 run <package> <command>` starts lib/<package>/<command>. A console script there would name the

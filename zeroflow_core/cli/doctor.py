@@ -208,4 +208,4 @@ def _is_installed(module: str) -> bool:
 
 def _origin(module: str) -> str | None:
     spec = find_spec(module)
-    return spec.origin if spec else None  # None too for a mere folder of that name, such as a checkout's launch/
+    return spec.origin if spec else None  # None, too, for a mere folder of that name: launch/ of a checkout

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 import zeroflow_core
+from zeroflow_core.cli.convert import convert
 from zeroflow_core.cli.doctor import doctor
 from zeroflow_core.cli.infer import infer
 from zeroflow_core.errors import ZeroFlowError
@@ -22,6 +23,7 @@ app = typer.Typer(
     epilog="Example: [bold]zeroflow infer --checkpoint default --pc0 a.npy --pc1 b.npy --out flow.npz[/bold]",
 )
 app.command()(infer)
+app.command()(convert)
 app.command()(doctor)
 
 
