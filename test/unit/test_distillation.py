@@ -1,0 +1,83 @@
+"""Losses, errors and the interim recipe, by hand and on tiny runs."""
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from zeroflow_core.distillation import interim
+from zeroflow_core.distillation.losses import speed_weight, weighted_epe
+from zeroflow_core.evaluation.errors import FlowErrors
+
+
+def test_speed_weight_is_the_paper_s_ramp_clamped():
+    speeds = torch.tensor([0.0, 0.3, 0.45, 0.5, 0.75, 1.0, 30.0])
+    label = torch.stack([0.1 * speeds, torch.zeros(7), torch.zeros(7)], dim=1)
+    expected = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.55, 1.0, 1.0])
+    torch.testing.assert_close(speed_weight(label, 0.1), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(speed_weight(label, -0.1), expected, atol=1e-5, rtol=0)
+
+
+def test_weighted_epe_by_hand():
+    flow, label = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]]), torch.zeros(2, 3)
+    assert weighted_epe(flow, label, torch.tensor([1.0, 0.1])).item() == pytest.approx((5.0 + 0.1) / 2)
+
+
+def test_errors_by_hand():
+    truth = np.array([[1.0, 0, 0], [0, 0.2, 0], [0, 0, 0], [0, 0, 0], [0.01, 0, 0], [1.0, 0, 0]])
+    estimate = np.array([[0.5, 0, 0], [0, 0.2, 0], [0.06, 0, 0], [0, 0, 0], [0.01, 0, 0], [np.nan] * 3])
+    errors = FlowErrors()
+    errors.add(estimate, truth, dt=0.1)
+    errors.add(np.zeros((2, 3)), np.zeros((2, 3)), dt=-0.1)
+    assert (errors.dynamic_points, errors.static_points) == (2, 5)
+    assert errors.dynamic_epe == pytest.approx(0.25)
+    assert errors.dynamic_epe_of_zero == pytest.approx(0.6)
+    assert errors.static_epe == pytest.approx(0.06 / 5)
+    assert errors.static_epe_of_zero == pytest.approx(0.01 / 5)
+    assert errors.static_too_fast == pytest.approx(1 / 5)
+    assert errors.coverage == pytest.approx(7 / 8)
+    assert np.isnan(FlowErrors().dynamic_epe)
+
+
+def test_samples_come_in_both_directions_of_time():
+    samples = iter(interim.Samples(seed=3, window=128, start=0))
+    forward, _, backward, _ = (next(samples) for _ in range(4))
+    for sample in (forward, backward):
+        assert len(sample.pc0) == len(sample.label) > 0
+        moving = sample.label.norm(dim=1) > 0.3
+        assert 0 < moving.sum() < len(moving)
+        carried = sample.pc0 + sample.label
+        moved, stayed = (_distance(points[moving], sample.pc1) for points in (carried, sample.pc0))
+        assert moved.quantile(0.8) < 0.6 * stayed.quantile(0.8), "the label must carry the points onto the other cloud"
+
+
+def test_a_window_of_the_whole_grid_is_the_model_itself():
+    torch.manual_seed(0)
+    model = interim.FastFlow3D(interim.GRID).eval()
+    sample = next(iter(interim.Samples(seed=3, window=interim.GRID.cells, start=0)))
+    assert sample.corner == (0, 0)
+    with torch.no_grad():
+        ((flow, index),) = interim.window_flow(model, [sample], interim.GRID.cells)
+        ((expected, rows),) = model([sample.pc0], [sample.pc1], bf16=True)
+    assert torch.equal(index, rows)
+    torch.testing.assert_close(flow, expected)
+
+
+def _distance(points, cloud):
+    points = points[torch.linspace(0, len(points) - 1, min(len(points), 300)).long()]
+    return torch.cdist(points, cloud).min(dim=1).values
+
+
+def test_training_runs_and_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
+    recipe = interim.Recipe(seed=1, steps=4, batch=2)
+    torch.manual_seed(recipe.seed)
+    start = interim.FastFlow3D(interim.GRID).state_dict()["head.decoder.2.weight"]
+    trained = interim.train(recipe, tmp_path, Console(quiet=True)).state_dict()["head.decoder.2.weight"]
+    assert torch.isfinite(trained).all() and not torch.equal(trained, start)
+    before = (tmp_path / "state.pt").stat().st_mtime_ns
+    monkeypatch.setattr(interim, "simulated_pair", lambda seed: pytest.fail("nothing is left to learn"))
+    model = interim.train(recipe, tmp_path, Console(quiet=True))
+    assert (tmp_path / "state.pt").stat().st_mtime_ns == before
+    assert sum(p.numel() for p in model.parameters()) < 1_250_000
+    with pytest.raises(SystemExit, match="another recipe"):
+        interim.train(interim.Recipe(seed=2, steps=4, batch=2), tmp_path, Console(quiet=True))
