@@ -107,13 +107,15 @@ class SE3:
     def transform(self, points: np.ndarray) -> np.ndarray:
         """Points (N,3) of the source frame, in the destination frame; computed in float64, same dtype out."""
         points = np.asarray(points)
-        moved = points.astype(np.float64) @ self.rotation.T + self.translation
+        with np.errstate(invalid="ignore"):  # clouds hold inf rows, which turn into NaN
+            moved = points.astype(np.float64) @ self.rotation.T + self.translation
         return moved.astype(points.dtype) if points.dtype.kind == "f" else moved
 
     def rotate(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors (N,3) of the source frame, in the destination frame (no translation)."""
         vectors = np.asarray(vectors)
-        turned = vectors.astype(np.float64) @ self.rotation.T
+        with np.errstate(invalid="ignore"):
+            turned = vectors.astype(np.float64) @ self.rotation.T
         return turned.astype(vectors.dtype) if vectors.dtype.kind == "f" else turned
 
 

@@ -286,7 +286,7 @@ def _sweep_stamp_without_pose(log_dir):
     "spoil, read, says",
     [
         (_sweep_stamp_without_pose, lambda log: log.sweep(0), "no pose at 1000000000"),
-        (lambda d: rewrite(d / SWEEP, z=None), lambda log: log.sweep(0), "no column z"),
+        (lambda d: rewrite(d / SWEEP, z=None), lambda log: log.sweep(0), "where one column z was expected"),
         (lambda d: rewrite(d / SWEEP, z=["a"] * 5), lambda log: log.sweep(0), "column z .* string"),
         (lambda d: rewrite(d / SWEEP, laser_number=[0.5] * 5), lambda log: log.sweep(0), "laser_number"),
         (lambda d: rewrite(d / SWEEP, x=[1.0, None, 1.0, 1.0, 1.0]), lambda log: log.sweep(0), "empty cells"),

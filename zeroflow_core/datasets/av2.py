@@ -270,18 +270,19 @@ class _Table:
         try:
             self._table = feather.read_table(path, memory_map=False)
             self._table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+            self.names = self._table.column_names
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _damaged(path, error) from error
-        self.names = self._table.column_names
 
     def __len__(self) -> int:
         return self._table.num_rows
 
     def column(self, name: str, dtype: type) -> np.ndarray:
         """(N,) array. What would change the kind of value (text or float to integer) is refused."""
-        if name not in self.names:
+        if self.names.count(name) != 1:
             raise ZeroFlowError(
-                f"{self._path} has no column {name}, but {', '.join(self.names)}; it is no such file of AV2's"
+                f"{self._path} has columns {', '.join(self.names)}, where one column {name} was "
+                "expected; it is no such file of AV2's"
             )
         column = self._table[name]
         if column.null_count:
