@@ -1,4 +1,4 @@
-"""AV2 logs: ours against the av2 package's own loaders, the facts of the real logs, and every kind of damage."""
+"""AV2 logs: against the av2 package's own loaders, the facts of the real logs, and every kind of damage."""
 
 from __future__ import annotations
 
@@ -148,7 +148,8 @@ def test_av2s_own_readers_read_a_written_log(tmp_path):
     from av2.utils.io import read_city_SE3_ego, read_ego_SE3_sensor, read_lidar_sweep
 
     sweeps = make_sweeps(3)
-    path = tmp_path / "name" / "sensor" / "test" / "a-log"  # the Rust loader's layout; split "test": no cuboids
+    # The Rust loader's layout; in any split but "test" it panics without annotations.
+    path = tmp_path / "name" / "sensor" / "test" / "a-log"
     write_log(path, sweeps, None, SENSORS)
 
     loader = AV2SensorDataLoader(data_dir=path.parent, labels_dir=path.parent)
@@ -381,7 +382,9 @@ def test_annotations(log_dir):
     (bus,) = Log(log_dir).annotations(1_100_000_000)
     assert (bus.category, bus.track_id) == ("BUS", "t2")
     np.testing.assert_array_equal(bus.size, [12.0, 2.5, 3.0])
-    np.testing.assert_array_equal(bus.ego_SE3_object.transform(np.array([[1.0, 0.0, 0.0]])), [[3.0, 5.0, 6.0]])
+    np.testing.assert_array_equal(
+        bus.ego_SE3_object.transform(np.array([[1.0, 0.0, 0.0]])), [[3.0, 5.0, 6.0]]
+    )
     assert Log(log_dir).annotations(1_200_000_000) == []
 
 

@@ -31,7 +31,9 @@ def test_composition_reads_from_right_to_left():
 
 def test_inverse_by_hand_and_in_general():
     np.testing.assert_allclose(
-        SE3.from_yaw(QUARTER, np.array([10.0, 20.0, 30.0])).inverse().translation, [-20.0, 10.0, -30.0], atol=1e-12
+        SE3.from_yaw(QUARTER, np.array([10.0, 20.0, 30.0])).inverse().translation,
+        [-20.0, 10.0, -30.0],
+        atol=1e-12,
     )
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -115,7 +117,9 @@ def test_what_is_no_pose_is_refused(make):
 def test_interpolation_by_hand():
     start, end = SE3.from_yaw(0.0, np.zeros(3)), SE3.from_yaw(1.0, np.array([4.0, 8.0, 0.0]))
     quarter = interpolate(start, end, 0.25)
-    np.testing.assert_allclose(quarter.matrix, SE3.from_yaw(0.25, np.array([1.0, 2.0, 0.0])).matrix, atol=1e-12)
+    np.testing.assert_allclose(
+        quarter.matrix, SE3.from_yaw(0.25, np.array([1.0, 2.0, 0.0])).matrix, atol=1e-12
+    )
     np.testing.assert_allclose(interpolate(start, end, 0.0).matrix, start.matrix, atol=1e-12)
     np.testing.assert_allclose(interpolate(start, end, 1.0).matrix, end.matrix, atol=1e-12)
 
@@ -126,7 +130,9 @@ def test_interpolation_beyond_the_ends_keeps_the_velocity():
         interpolate(start, end, 2.0).matrix, SE3.from_yaw(0.2, np.array([2.0, 0.0, 0.0])).matrix, atol=1e-12
     )
     np.testing.assert_allclose(
-        interpolate(start, end, -1.0).matrix, SE3.from_yaw(-0.1, np.array([-1.0, 0.0, 0.0])).matrix, atol=1e-12
+        interpolate(start, end, -1.0).matrix,
+        SE3.from_yaw(-0.1, np.array([-1.0, 0.0, 0.0])).matrix,
+        atol=1e-12,
     )
 
 

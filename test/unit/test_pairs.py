@@ -46,7 +46,7 @@ def test_columns_of_a_sweep_are_as_long_as_its_points(name):
 
 
 def test_the_second_sweep_comes_into_the_frame_of_the_first():
-    # The ego stands at (10, 0), looks along y, drives 1 m and turns left by a quarter: a pole at world (10, 6).
+    # The ego stands at (10, 0), looks along y, drives 1 m and turns left by a quarter; a pole is at (10, 6).
     first = sweep([[6, 0, 0]], 0, SE3.from_yaw(np.pi / 2, np.array([10.0, 0.0, 0.0])))
     second = sweep([[0, -5, 0]], INTERVAL_NS, SE3.from_yaw(np.pi, np.array([10.0, 1.0, 0.0])))
     pole_in_second = second.world_SE3_ego.inverse().transform(np.array([[10.0, 6.0, 0.0]]))
@@ -101,20 +101,26 @@ def test_ego_motion_out_of_total_flow():
     ego0_SE3_ego1 = SE3(np.eye(3), np.array([2.0, 0.0, 0.0]))
     points = np.array([[10.0, 5.0, 1.0], [8.0, 0.0, 1.0]])
     total = np.array([[-2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(remove_ego_motion(points, total, ego0_SE3_ego1), [[0, 0, 0], [2, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(
+        remove_ego_motion(points, total, ego0_SE3_ego1), [[0, 0, 0], [2, 0, 0]], atol=1e-12
+    )
 
 
 def test_ego_rotation_out_of_total_flow():
     # A left turn on the spot by a quarter: what was ahead is now to the right.
     turn = SE3.from_yaw(np.pi / 2, np.zeros(3))
     total = np.array([[0.0, -7.0, 0.0]]) - np.array([[7.0, 0.0, 0.0]])
-    np.testing.assert_allclose(remove_ego_motion(np.array([[7.0, 0.0, 0.0]]), total, turn), [[0, 0, 0]], atol=1e-12)
+    np.testing.assert_allclose(
+        remove_ego_motion(np.array([[7.0, 0.0, 0.0]]), total, turn), [[0, 0, 0]], atol=1e-12
+    )
 
 
 def test_estimate_flow_shows_the_student_no_ground_and_labels_every_point():
     nan = np.nan
     pair = FramePair(
-        pc0=np.array([[1, 0, 0], [2, 0, -2], [nan, 0, 0], [200, 0, 0], [3, 0, 0], [np.inf, 1, 1]], np.float32),
+        pc0=np.array(
+            [[1, 0, 0], [2, 0, -2], [nan, 0, 0], [200, 0, 0], [3, 0, 0], [np.inf, 1, 1]], np.float32
+        ),
         pc1=np.array([[1, 1, 0], [2, 0, -2], [3, 1, 0]], np.float32),
         is_ground0=np.array([False, True, False, False, False, False]),
         is_ground1=np.array([False, True, False]),
