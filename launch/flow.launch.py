@@ -4,7 +4,6 @@
     ros2 launch zeroflow_ros flow.launch.py bag:=$(ros2 pkg prefix --share zeroflow_ros)/rosbags/small_scanner
 """
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -18,6 +17,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from launch import LaunchContext, LaunchDescription
 from zeroflow_core.resources import share_file
 from zeroflow_ros import dds
 
@@ -46,7 +46,10 @@ ARGUMENTS = {
 
 
 def generate_launch_description() -> LaunchDescription:
-    arguments = [DeclareLaunchArgument(name, default_value=d, description=text) for name, (d, text) in ARGUMENTS.items()]
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
     arguments += [
         DeclareLaunchArgument(name, default_value="", description=f"{text}; empty for what params_file says")
         for name, text in PARAMETERS.items()

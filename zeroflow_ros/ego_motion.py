@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -97,8 +97,7 @@ class PoseHistory:
     def _extrapolated(self, stamp_ns: int) -> SE3:
         """On from the newest pose with the velocity of the last 20 ms or more, as one step may be very short."""
         newest = self._stamps[-1]
-        k = bisect_left(self._stamps, newest - 20_000_000)
-        k = k - 1 if k == len(self._stamps) - 1 else k
+        k = bisect_right(self._stamps, newest - 20_000_000) - 1
         if k < 0 or newest - self._stamps[k] > _LONGEST_GAP_NS:
             raise PoseTooNew("one odometry message is too few to extrapolate from")
         return interpolate(self._poses[k], self._poses[-1], (stamp_ns - self._stamps[k]) / (newest - self._stamps[k]))

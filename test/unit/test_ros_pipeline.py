@@ -1,0 +1,233 @@
+"""The flow node's stages on messages, without topics: frames, signs, and every fault a cloud can have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
+
+from ros_messages import SECOND, Log, cloud, odometry
+
+from zeroflow_core.geometry import SE3
+from zeroflow_core.ground import no_ground
+from zeroflow_core.pairs import Status
+from zeroflow_ros.diagnostics import Health, Problem
+from zeroflow_ros.ego_motion import EgoMotion, NoPose, Place
+from zeroflow_ros.parameters import Settings
+from zeroflow_ros.pipeline import Dropped, Pipeline
+
+STEP = SECOND // 10
+POINTS = np.random.default_rng(1).uniform([-20, -20, 0], [20, 20, 2], (50, 3)).astype(np.float32)
+
+
+class Oracle:
+    """A student that knows: flow is where the same row went."""
+
+    metadata = {"ground_z": 0.0}
+
+    def __init__(self) -> None:
+        self.seen: list[np.ndarray] = []
+
+    def flow(self, pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
+        self.seen.append(pc0)
+        return pc1 - pc0
+
+
+class Route:
+    """Ego motion from a function of time instead of messages."""
+
+    def __init__(self, pose=lambda stamp_ns: SE3.identity(), mount: SE3 | None = None) -> None:
+        self.pose, self.mount = pose, mount or SE3.identity()
+
+    def locate(self, stamp_ns: int, cloud_frame: str) -> Place:
+        return Place(self.pose(stamp_ns), self.mount)
+
+
+def _pipeline(route=None, rule=no_ground, **settings):
+    student, health = Oracle(), Health(Log())
+    return Pipeline(student, rule, replace(Settings(), **settings), route or Route(), health), student, health
+
+
+def test_an_object_that_moves_has_its_velocity_at_the_newest_cloud():
+    pipeline, _, _ = _pipeline()
+    assert pipeline.feed(cloud(POINTS, SECOND)) is None
+    moved = POINTS + np.float32([0.5, 0, 0])
+    result = pipeline.feed(cloud(moved, SECOND + STEP))
+    assert result.message.header.stamp.nanosec == STEP
+    np.testing.assert_array_equal(result.cloud.points, moved)
+    np.testing.assert_allclose(result.velocity, np.tile([5, 0, 0], (50, 1)), atol=1e-4)
+
+
+def test_previous_gives_the_velocity_at_the_cloud_before():
+    pipeline, _, _ = _pipeline(flow_target="previous")
+    pipeline.feed(cloud(POINTS, SECOND))
+    result = pipeline.feed(cloud(POINTS + np.float32([0.5, 0, 0]), SECOND + STEP))
+    assert result.message.header.stamp.nanosec == 0
+    np.testing.assert_array_equal(result.cloud.points, POINTS)
+    np.testing.assert_allclose(result.velocity, np.tile([5, 0, 0], (50, 1)), atol=1e-4)
+
+
+def test_what_stands_still_has_no_velocity_however_the_vehicle_drives_and_the_sensor_is_mounted():
+    def pose(stamp_ns: int) -> SE3:
+        return SE3.from_yaw(0.3 * stamp_ns / SECOND, np.array([8.0 * stamp_ns / SECOND, 0.0, 0.0]))
+
+    mount = SE3.from_yaw(math.pi / 2, np.array([1.0, 0.5, 1.8]))
+    pipeline, _, _ = _pipeline(Route(pose, mount), z_offset=-1.0)
+    for stamp_ns in (SECOND, SECOND + STEP):
+        world_SE3_cloud = pose(stamp_ns) @ mount
+        seen = world_SE3_cloud.inverse().transform(POINTS)
+        result = pipeline.feed(cloud(seen, stamp_ns, "lidar"))
+    np.testing.assert_allclose(result.velocity, 0, atol=1e-4)
+
+
+def test_velocity_is_given_in_the_frame_of_the_cloud():
+    mount = SE3.from_yaw(math.pi / 2, np.array([1.0, 0.0, 2.0]))  # the sensor looks to the left
+    pipeline, _, _ = _pipeline(Route(mount=mount))
+    pipeline.feed(cloud(POINTS, SECOND, "lidar"))
+    result = pipeline.feed(cloud(POINTS + np.float32([0, 1, 0]), SECOND + STEP, "lidar"))
+    np.testing.assert_allclose(result.velocity, np.tile([0, 10, 0], (50, 1)), atol=1e-3)
+
+
+def test_the_student_sees_the_vehicle_frame_raised_by_z_offset():
+    pipeline, student, _ = _pipeline(Route(mount=SE3(np.eye(3), np.array([0.0, 0.0, 1.8]))), z_offset=0.2)
+    for k in range(2):
+        pipeline.feed(cloud(POINTS, SECOND + k * STEP, "lidar"))
+    np.testing.assert_allclose(student.seen[0], POINTS + np.float32([0, 0, 2.0]), atol=1e-6)
+
+
+def test_every_point_gets_a_status():
+    points = POINTS.copy()
+    points[3] = np.nan
+    pipeline, _, _ = _pipeline(rule=lambda sweep: sweep.points[:, 2] < 0.5)
+    pipeline.feed(cloud(POINTS[POINTS[:, 2] >= 0.5][:10], SECOND))
+    pipeline._student.flow = lambda pc0, pc1: np.where(pc0[:, :1] > 10, np.nan, np.ones_like(pc0))
+    result = pipeline.feed(cloud(points, SECOND + STEP))
+    ground, far = points[:, 2] < 0.5, points[:, 0] > 10
+    expected = np.where(ground, Status.GROUND, np.where(far, Status.OUT_OF_RANGE, Status.OK))
+    expected[3] = Status.NOT_FINITE
+    np.testing.assert_array_equal(result.status, expected)
+    assert (result.velocity[expected == Status.GROUND] == 0).all()
+    assert np.isnan(result.velocity[expected >= Status.OUT_OF_RANGE]).all()
+
+
+def _no_pose(stamp_ns: int) -> SE3:
+    raise NoPose("nobody knows")
+
+
+def _cut(message):
+    message.data = message.data[:-1]
+    return message
+
+
+def _without_z(message):
+    message.fields = message.fields[:2]
+    return message
+
+
+FAULTS = {
+    "cut": (lambda now: _cut(cloud(POINTS, now)), Problem.MALFORMED),
+    "without z": (lambda now: _without_z(cloud(POINTS, now)), Problem.MALFORMED),
+    "duplicate": (lambda now: cloud(POINTS, now - STEP), Problem.DUPLICATE_STAMP),
+    "gap": (lambda now: cloud(POINTS, now + SECOND), Problem.GAP),
+    "other frame": (lambda now: cloud(POINTS, now, "other"), Problem.FRAME_CHANGED),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_cloud_is_dropped_and_good_ones_are_served_again(fault: str):
+    make, problem = FAULTS[fault]
+    pipeline, _, _ = _pipeline()
+    pipeline.feed(cloud(POINTS, SECOND))
+    with pytest.raises(Dropped) as dropped:
+        pipeline.feed(make(SECOND + STEP))
+    assert dropped.value.problem is problem
+    served = [_feed(pipeline, cloud(POINTS, 3 * SECOND + k * STEP)) for k in range(3)]
+    assert served[-1] is not None and len(served[-1].velocity) == 50
+
+
+def _feed(pipeline: Pipeline, message):
+    try:
+        return pipeline.feed(message)
+    except Dropped:
+        return None
+
+
+def test_a_cloud_whose_place_is_unknown_is_dropped():
+    pipeline, _, _ = _pipeline(Route(_no_pose))
+    with pytest.raises(Dropped, match="nobody knows") as dropped:
+        pipeline.feed(cloud(POINTS, SECOND))
+    assert dropped.value.problem is Problem.NO_EGO_MOTION
+
+
+def test_a_vehicle_that_jumps_is_dropped():
+    pipeline, _, _ = _pipeline(Route(lambda stamp_ns: SE3(np.eye(3), np.array([stamp_ns // SECOND * 500.0, 0, 0]))))
+    pipeline.feed(cloud(POINTS, 2 * SECOND - STEP))
+    with pytest.raises(Dropped) as dropped:
+        pipeline.feed(cloud(POINTS, 2 * SECOND))
+    assert dropped.value.problem is Problem.EGO_MOTION_JUMP
+    assert pipeline.feed(cloud(POINTS, 2 * SECOND + STEP)) is not None
+
+
+def test_a_clock_that_jumps_back_starts_a_new_series():
+    pipeline, _, health = _pipeline()
+    pipeline.feed(cloud(POINTS, 100 * SECOND))
+    assert pipeline.feed(cloud(POINTS, SECOND)) is None
+    assert health.counts()["time_jump"] == 1
+    assert pipeline.feed(cloud(POINTS, SECOND + STEP)) is not None
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_a_cloud_without_a_finite_point_is_answered_and_is_no_partner(count: int):
+    pipeline, student, health = _pipeline()
+    pipeline.feed(cloud(POINTS, SECOND))
+    result = pipeline.feed(cloud(np.full((count, 3), np.nan, np.float32), SECOND + STEP))
+    assert result.velocity.shape == (count, 3) and (result.status == Status.NOT_FINITE).all()
+    assert health.counts()["no_points"] == 1
+    result = pipeline.feed(cloud(POINTS, SECOND + 2 * STEP))
+    assert (result.status == Status.OK).all() and len(student.seen) == 1
+
+
+def test_without_estimate_a_cloud_costs_no_network_but_is_a_partner():
+    pipeline, student, _ = _pipeline()
+    pipeline.feed(cloud(POINTS, SECOND))
+    assert pipeline.feed(cloud(POINTS, SECOND + STEP), estimate=False) is None
+    assert student.seen == []
+    assert pipeline.feed(cloud(POINTS, SECOND + 2 * STEP)) is not None
+
+
+def _street(z: float) -> np.ndarray:
+    x, y = np.meshgrid(np.arange(-15, 15, 0.5), np.arange(-15, 15, 0.5))
+    return np.stack([x.ravel(), y.ravel(), np.full(x.size, z)], axis=1).astype(np.float32)
+
+
+def test_ground_far_from_where_the_student_knows_it_is_told_once_with_the_remedy():
+    pipeline, _, health = _pipeline()
+    for k in range(3):
+        pipeline.feed(cloud(_street(-1.8), SECOND + k * STEP))
+    (line,) = health._logger.lines
+    assert "z_offset to 1.80" in line
+    pipeline, _, health = _pipeline(z_offset=1.8)
+    pipeline.feed(cloud(_street(-1.8), SECOND))
+    assert health._logger.lines == []
+
+
+def test_odometry_and_clouds_meet_in_the_pipeline():
+    ego = EgoMotion(
+        "auto",
+        timeout=0.0,
+        odom_frame="odom",
+        base_frame="base_link",
+        odom_published=lambda: True,
+        on_bad=print,
+        warn_once=print,
+        tf_possible=False,
+    )
+    pipeline, _, _ = _pipeline(ego)
+    for k in range(2):
+        ego.add_odometry(odometry(SECOND + k * STEP, x=0.7 * k))
+        result = pipeline.feed(cloud(POINTS - np.float32([0.7 * k, 0, 0]), SECOND + k * STEP))
+    np.testing.assert_allclose(result.velocity, 0, atol=1e-4)
