@@ -13,6 +13,7 @@ _HORIZON = 0.5  # seconds: neighbours must still be neighbours after it, which p
 _HEIGHT_WEIGHT = 0.4  # far scan lines lie further apart than the points along them
 _CELL = 0.3  # metres: thinning makes the cost independent of how close an object is
 _CORE_CELLS = 3  # occupied cells, its own included, within that distance of a core point
+_FRAGMENT_MARGIN = 0.3  # metres around a box in which a fragment still belongs to it
 _SLOW = 1.0  # m/s: below it the direction of motion is too noisy to turn a box by
 
 
@@ -71,12 +72,10 @@ def moving_objects(
     if len(points) < min_points:
         return []
 
-    label = _group(points, velocity)
+    groups = [members for members in _members(_group(points, velocity)) if len(members) >= min_points]
     objects = []
-    for members in _members(label):
+    for members in _join_fragments(groups, points, velocity):
         own = velocity[members]
-        if len(members) < min_points:
-            continue
         if np.linalg.norm(own.mean(axis=0)) < min_coherence * np.linalg.norm(own, axis=1).mean():
             continue
         found = _fit_box(points[members], np.median(own, axis=0))
@@ -134,6 +133,39 @@ def _members(label: np.ndarray) -> list[np.ndarray]:
     if len(order) == 0:
         return []
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
+
+
+def _join_fragments(groups: list[np.ndarray], points: np.ndarray, velocity: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of each object: a group inside the box of a larger one that moves like it, such as a wheel
+    seen apart from the body, is part of it."""
+    if len(groups) < 2:
+        return groups
+    boxes = [_fit_box(points[members], np.median(velocity[members], axis=0)) for members in groups]
+    order = np.argsort([-box.size[0] * box.size[1] for box in boxes], kind="stable")
+    groups, boxes = [groups[k] for k in order], [boxes[k] for k in order]
+    motion = np.stack([box.velocity for box in boxes])
+    middle = np.stack([points[members, :2].mean(axis=0) for members in groups])
+    centre = np.stack([box.centre[:2] for box in boxes])
+    along = np.stack([[np.cos(box.yaw), np.sin(box.yaw)] for box in boxes])
+    across = along[:, ::-1] * [-1, 1]
+    reach = np.stack([box.size[:2] for box in boxes]) / 2 + _FRAGMENT_MARGIN
+
+    joined: list[list[np.ndarray]] = []
+    home = np.empty(len(groups), dtype=np.int64)  # number in `joined` that a group went to
+    for k, members in enumerate(groups):
+        offset = middle[k] - centre[:k]
+        inside = np.abs(np.einsum("ij,ij->i", offset, along[:k])) <= reach[:k, 0]
+        inside &= np.abs(np.einsum("ij,ij->i", offset, across[:k])) <= reach[:k, 1]
+        speed = np.linalg.norm(motion[:k], axis=1)
+        alike = np.linalg.norm(motion[k] - motion[:k], axis=1) <= np.maximum(_SLOW, 0.25 * speed)
+        hosts = np.flatnonzero(inside & alike)
+        if len(hosts):
+            home[k] = home[hosts[0]]
+            joined[home[k]].append(members)
+        else:
+            home[k] = len(joined)
+            joined.append([members])
+    return [np.concatenate(parts) for parts in joined]
 
 
 def _fit_box(points: np.ndarray, velocity: np.ndarray) -> MovingObject:

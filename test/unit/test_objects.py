@@ -82,6 +82,17 @@ def test_a_far_sparse_car_is_one_object():
     assert [f.num_points for f in found] == [len(scan_lines)]
 
 
+def test_a_wheel_seen_apart_from_the_body_belongs_to_the_car_unless_it_moves_otherwise():
+    rear = box((0.2, 1.8, 1.4), (10.0, 3.5, 0.9), 0.0, 8.0)
+    side = box((4.4, 0.2, 1.4), (12.1, 4.3, 0.9), 0.0, 8.0)
+    wheel = box((0.4, 0.2, 0.6), (13.0, 2.7, 0.4), 0.0, 8.0, step=0.05)  # 1.4 m from the side
+    found = moving_objects(*together(rear, side, wheel))
+    assert [f.num_points for f in found] == [len(rear[0]) + len(side[0]) + len(wheel[0])]
+    np.testing.assert_allclose(found[0].size, [4.4, 1.8, 1.5], atol=0.01)
+    cyclist = wheel[0], 0.5 * wheel[1]
+    assert len(moving_objects(*together(rear, side, cyclist))) == 2
+
+
 def test_noisy_velocities_do_not_split_an_object_and_the_median_forgives_outliers():
     rng = np.random.default_rng(1)
     points, velocity = box((4.4, 1.8, 1.4), (12.0, 3.5, 0.9), 0.3, 8.0)
