@@ -76,7 +76,7 @@ def structured(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     fields_of(dtype)
     shapes = {column.shape for column in columns.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(f"columns must all be (N,), got { ({n: c.shape for n, c in columns.items()}) }")
+        raise ValueError(f"columns must all be (N,), got {[c.shape for c in columns.values()]}")
     packed = np.empty(next(iter(shapes)), dtype=dtype)
     for name, column in columns.items():
         packed[name] = column
