@@ -1,0 +1,212 @@
+"""Real processes over real DDS on this machine: how tests start, feed, hear and stop them."""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+# One domain per run of the tests, so that two runs on one machine don't hear each other. Above 101, Linux hands
+# the ports out to others.
+DOMAIN = 1 + os.getpid() % 101
+SECOND = 1_000_000_000
+STEP = SECOND // 10
+PATIENCE = 60.0  # seconds for anything at all to happen; reached only by tests that fail
+
+
+def environment() -> dict[str, str]:
+    """For processes that talk in the domain of these tests only, with the Fast DDS profile."""
+    from zeroflow_ros import dds
+
+    repository = Path(__file__).resolve().parents[2]
+    paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {
+        "ROS_DOMAIN_ID": str(DOMAIN),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_LOCALHOST_ONLY": "1",  # Humble knows only this one
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return os.environ | dds.environment() | own
+
+
+class Process:
+    """A module of ours in a process of its own; what it says goes to a file."""
+
+    def __init__(self, folder: Path, module: str, *arguments: object, **variables: str) -> None:
+        self._log = folder / f"{module.rpartition('.')[2]}_{time.monotonic_ns()}.log"
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, arguments)],
+                env=environment() | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        """Until it says so."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.log:
+            assert self._process.poll() is None, f"ended with {self._process.returncode}:\n{self.log}"
+            assert time.monotonic() < deadline, f"never said '{text}':\n{self.log}"
+            time.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit code, when it ends by itself."""
+        return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Peer:
+    """The other side of a node under test: publishes clouds and odometry, hears the answers."""
+
+    def __init__(self, clouds_reliable: bool = True, cloud_topic: str = "points", odom_topic: str = "odom") -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from nav_msgs.msg import Odometry
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import PointCloud2
+        from std_msgs.msg import Header
+        from visualization_msgs.msg import MarkerArray
+
+        self.flows: list = []
+        self.processed: list[int] = []
+        self.markers: list = []
+        self.diagnostics: list = []
+        before = dict(os.environ)
+        os.environ.update(environment())  # read once, when the participant is made
+        try:
+            self.context = rclpy.Context()
+            rclpy.init(args=[], context=self.context, domain_id=DOMAIN)
+            self.node = rclpy.create_node("peer", context=self.context)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        reliability = ReliabilityPolicy.RELIABLE if clouds_reliable else ReliabilityPolicy.BEST_EFFORT
+        cloud_qos = QoSProfile(depth=10, reliability=reliability)
+        self.cloud_out = self.node.create_publisher(PointCloud2, cloud_topic, cloud_qos)
+        self.odom_out = self.node.create_publisher(Odometry, odom_topic, 100)
+        hear = self.node.create_subscription
+        hear(PointCloud2, "flow", self.flows.append, 100)
+        hear(Header, "processed", lambda header: self.processed.append(nanoseconds(header.stamp)), 100)
+        hear(MarkerArray, "markers", self.markers.append, 100)
+        hear(DiagnosticArray, "/diagnostics", self.diagnostics.append, 100)
+
+    def connect(self) -> None:
+        """Until the node hears this side, and this side the node, on every topic that matters."""
+        topics = ("flow", "processed", "markers", "/diagnostics")
+        self.wait(
+            lambda: self.cloud_out.get_subscription_count() == 1
+            and self.odom_out.get_subscription_count() == 1
+            and all(self.node.count_publishers(topic) == 1 for topic in topics),
+            "the node to be discovered",
+        )
+        # A diagnostic message proves that the way back is open; the others open with it.
+        self.wait(lambda: self.diagnostics, "a diagnostic message")
+
+    def send(self, cloud, odometry=None) -> None:
+        """A cloud, after the odometry of its moment, and the node's answer to it."""
+        if odometry is not None:
+            self.odom_out.publish(odometry)
+        self.processed.clear()
+        self.cloud_out.publish(cloud)
+        stamp_ns = nanoseconds(cloud.header.stamp)
+        self.wait(lambda: stamp_ns in self.processed, f"the answer to the cloud at {stamp_ns} ns")
+
+    def counts(self) -> dict[str, str]:
+        """What the next report of the node's health says."""
+        self.diagnostics.clear()
+        self.wait(lambda: self.diagnostics, "a diagnostic message")
+        (status,) = self.diagnostics[-1].status
+        return {entry.key: entry.value for entry in status.values}
+
+    def wait(self, done: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+def nanoseconds(stamp) -> int:
+    return stamp.sec * SECOND + stamp.nanosec
+
+
+def cloud(points: np.ndarray, stamp_ns: int, frame: str = "base_link"):
+    """A PointCloud2 of x y z float32."""
+    from sensor_msgs.msg import PointCloud2, PointField
+
+    message = PointCloud2(height=1, width=len(points), point_step=12, row_step=12 * len(points), is_dense=True)
+    message.fields = [PointField(name=n, offset=4 * k, datatype=7, count=1) for k, n in enumerate("xyz")]
+    message.data = array.array("B", points.astype("<f4").tobytes())
+    message.header.frame_id = frame
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
+    return message
+
+
+def odometry(stamp_ns: int, x: float = 0.0):
+    """The vehicle at (x, 0, 0), not turned."""
+    from nav_msgs.msg import Odometry
+
+    message = Odometry(child_frame_id="base_link")
+    message.header.frame_id = "odom"
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
+    message.pose.pose.position.x = x
+    message.pose.pose.orientation.w = 1.0
+    return message
+
+
+def street(count: int = 4000, seed: int = 0) -> np.ndarray:
+    """Ground, and things on it: (count,3) float32, metres."""
+    random = np.random.default_rng(seed)
+    points = random.uniform([-30, -30, -0.35], [30, 30, -0.31], (count, 3))
+    points[: count // 4, 2] += random.uniform(0.3, 2.5, count // 4)
+    return points.astype(np.float32)
+
+
+def tiny_checkpoint(path: Path) -> Path:
+    """A student of random weights, small enough for milliseconds."""
+    import torch
+
+    from zeroflow_core.fastflow3d.checkpoint import save_model
+    from zeroflow_core.fastflow3d.config import FastFlow3DConfig
+    from zeroflow_core.fastflow3d.model import FastFlow3D
+
+    torch.manual_seed(0)
+    model = FastFlow3D(FastFlow3DConfig(pillar_size=0.8, channels=8, blocks=(1, 1, 1)))
+    save_model(path, model, {"name": "random", "ground": "patchwork", "interval_s": 0.1})
+    return path
