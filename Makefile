@@ -56,7 +56,7 @@ $(stamp): setup.py setup.cfg constraints.txt
 
 demo: venv
 	@$(VENV)/bin/python -c 'import rclpy' 2>/dev/null || { \
-	  echo "The demo needs ROS 2, which has no wheels for $$(uname -m):" \
+	  echo "The demo needs ROS 2, whose wheels are for x86-64 only, and this machine is $$(uname -m):" \
 	       "source a ROS 2 installation (. /opt/ros/<distro>/setup.sh) and run make demo again" >&2; exit 1; }
 	$(VENV)/bin/python -m zeroflow_ros.demo $(if $(LOG),"$(LOG)")
 
