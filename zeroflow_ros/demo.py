@@ -325,7 +325,7 @@ def main(arguments: list[str] | None = None) -> int:
         app.command()(demo)
         app(arguments, prog_name="zeroflow_ros.demo")
     except ZeroFlowError as error:
-        complain.print(str(error), style="red", markup=False)
+        complain.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130

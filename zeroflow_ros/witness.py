@@ -112,7 +112,7 @@ class Witness(Node):
                 self.facts = {entry.key: entry.value for entry in status.values}
 
     def _look_at_flow(self, message: PointCloud2) -> None:
-        columns = _columns(message)
+        columns = flow_columns(message)
         points = np.stack([columns[name] for name in ("x", "y", "z")], axis=1)
         velocity = np.stack([columns[name] for name in ("vx", "vy", "vz")], axis=1)
         stamp_ns = nanoseconds(message.header.stamp)
@@ -127,7 +127,7 @@ class Witness(Node):
             self.errors.add(velocity[scored] * interval, truth[scored] * interval, interval)
 
     def _look_at_markers(self, message: MarkerArray) -> None:
-        objects = _objects(message)
+        objects = objects_of(message)
         self.num_objects.append(len(objects))
         shot = self._latest
         if objects and shot is not None and nanoseconds(message.markers[0].header.stamp) == shot.stamp_ns:
@@ -141,7 +141,7 @@ class Witness(Node):
             self.best = shot
 
 
-def _columns(message: PointCloud2) -> np.ndarray:
+def flow_columns(message: PointCloud2) -> np.ndarray:
     """The rows of a flow message as a structured array (N,), a view."""
     layout = {
         "names": [field.name for field in message.fields],
@@ -152,7 +152,7 @@ def _columns(message: PointCloud2) -> np.ndarray:
     return np.frombuffer(message.data, dtype=np.dtype(layout))
 
 
-def _objects(message: MarkerArray) -> list[MovingObject]:
+def objects_of(message: MarkerArray) -> list[MovingObject]:
     """The objects that boxes and arrows with the same id stand for; how many points they had is not told."""
     boxes = {marker.id: marker for marker in message.markers if marker.type == Marker.CUBE}
     arrows = {marker.id: marker for marker in message.markers if marker.type == Marker.ARROW}
