@@ -41,7 +41,7 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the picture and the summary.")] = Path("out/demo"),
     sweeps: Annotated[int, typer.Option(min=2, help="Sweeps of the generated street.")] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="Which street is generated.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Which street is generated.")] = 3,
     checkpoint: Annotated[str, typer.Option(help="Weights of the student: a file, or 'default'.")] = "default",
     device: Annotated[str, typer.Option(help="Where the student runs: auto, cpu, cuda or cuda:n.")] = "auto",
     points: Annotated[str | None, typer.Option(help="Cloud topic, where a bag has several.")] = None,

@@ -31,6 +31,10 @@ from zeroflow_ros.process import StopSignal, run
 _CLOUD = "sensor_msgs/msg/PointCloud2"
 _CLOCK_STEP_NS = 20_000_000
 _LAST_ANSWER_S = 5.0
+# A publisher may know of a subscriber before that one knows of it, and takes what it publishes.
+_SETTLE_S = 0.5
+_FIRST_ANSWER_S = 2.0
+_FIRST_TRIES = 3
 
 
 class ReplayNode(Node):
@@ -47,6 +51,8 @@ class ReplayNode(Node):
         self._spinner.add_node(self)
         self.unanswered = 0
         self._answered: set[int] = set()
+        self._tries = _FIRST_TRIES
+        self._last_stamp_ns: int | None = None
         self._clock_topic = self.create_publisher(Clock, "/clock", 10) if options.clock else None
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Header, "processed", self._on_processed, latched)
@@ -60,12 +66,17 @@ class ReplayNode(Node):
         """The whole bag, once, or again and again with --loop, until asked to stop."""
         self._wait_for_subscribers()
         number_of_clouds = sum(self._bag.count(topic) for topic in self._clouds)
+        self.get_logger().info(
+            f"playing {number_of_clouds} clouds of {self._bag.duration_ns * 1e-9:.1f} s from {self._bag.path}"
+        )
         with _progress(number_of_clouds, self._options.loop) as advance:
             while not self._stop.requested:
-                self._play_once(advance)
-                if not self._options.loop:
+                complete = self._play_once(advance)
+                if complete and not self._options.loop:
                     break
-        self._finish()
+        if not self._stop.requested:
+            self._finish()
+            self.get_logger().info("done")
 
     def _advertise(self) -> dict:
         outlets = {}
@@ -107,25 +118,30 @@ class ReplayNode(Node):
                 "remap the topic (--ros-args -r /lidar/points:=/points), or wait longer (--wait)"
             )
         self._spin_until(self._everybody_connected, time.monotonic() + 2.0)
+        self._spin_until(lambda: False, time.monotonic() + _SETTLE_S)
 
     def _everybody_connected(self) -> bool:
         return all(o.get_subscription_count() >= self.count_subscribers(o.topic_name) for o in self._outlets.values())
 
-    def _play_once(self, advance: Callable[[], None]) -> None:
+    def _play_once(self, advance: Callable[[], None]) -> bool:
+        """From the beginning to the end; False when it has to begin again, as nobody took the first cloud."""
         start, first_ns = time.monotonic(), None
         for time_ns, topic, cdr in self._bag.messages(list(self._outlets)):
             first_ns = time_ns if first_ns is None else first_ns
             start += self._keep_pace(time_ns, first_ns, start)
             if self._stop.requested:
-                return
-            is_cloud = topic in self._clouds
+                return True
             self._answered.clear()
             self._outlets[topic].publish(cdr)
-            if is_cloud:
-                advance()
-                self._last_stamp_ns = _stamp_ns(cdr)
-                if self._options.lockstep and self._outlets[topic].get_subscription_count() > 0:
-                    self._wait_for_answer(self._last_stamp_ns)
+            if topic not in self._clouds:
+                continue
+            self._last_stamp_ns = _stamp_ns(cdr)
+            if self._options.lockstep and self._outlets[topic].get_subscription_count() > 0:
+                if self._tries > 0 and not self._is_taken():
+                    return False
+                self._wait_for_answer(self._last_stamp_ns)
+            advance()
+        return True
 
     def _keep_pace(self, time_ns: int, first_ns: int, start: float) -> float:
         """Wait until it is this message's turn, /clock running on meanwhile; returns by how many seconds it is late."""
@@ -149,6 +165,12 @@ class ReplayNode(Node):
             message.clock.sec, message.clock.nanosec = divmod(time_ns, 1_000_000_000)
             self._clock_topic.publish(message)
 
+    def _is_taken(self) -> bool:
+        """Whether the first cloud of all is answered soon, or has been tried often enough."""
+        self._spin_until(lambda: self._answered, time.monotonic() + _FIRST_ANSWER_S)
+        self._tries = 0 if self._answered else self._tries - 1
+        return self._tries == 0
+
     def _wait_for_answer(self, stamp_ns: int) -> None:
         self._spin_until(lambda: stamp_ns in self._answered, time.monotonic() + self._options.answer_timeout)
         if stamp_ns not in self._answered and not self._stop.requested:
@@ -160,13 +182,15 @@ class ReplayNode(Node):
 
     def _finish(self) -> None:
         """Let what is under way arrive: the last cloud at its subscribers, and the node's answer to it."""
-        if self._stop.requested:
+        last = self._last_stamp_ns
+        if self.count_publishers("processed") > 0:
+            self._spin_until(lambda: last in self._answered, time.monotonic() + _LAST_ANSWER_S)
+        if last is None or last in self._answered or self._stop.requested:
             return
         for outlet in self._outlets.values():
             outlet.wait_for_all_acked(Duration(seconds=2))
-        last, deadline = self._last_stamp_ns, time.monotonic() + _LAST_ANSWER_S
-        if not self._options.lockstep and self.count_publishers("processed") > 0:
-            self._spin_until(lambda: last in self._answered, deadline)
+        # Best-effort subscribers acknowledge nothing; what is under way to them takes milliseconds.
+        self._spin_until(lambda: False, time.monotonic() + 0.2)
 
     def _on_processed(self, header: Header) -> None:
         self._answered.add(nanoseconds(header.stamp))
