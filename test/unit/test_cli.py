@@ -72,7 +72,8 @@ def test_doctor_fails_for_what_infer_needs_only(monkeypatch, needed: bool, exit_
 
 
 def test_doctor_without_torch(monkeypatch):
-    monkeypatch.setattr(doctor, "_is_installed", lambda module: module != "torch")
+    is_installed = doctor._is_installed
+    monkeypatch.setattr(doctor, "_is_installed", lambda module: module != "torch" and is_installed(module))
     assert _finding("torch").advice == "pip install torch"
     assert _finding("default weights").needed
 
