@@ -40,7 +40,7 @@ def test_errors_by_hand():
 
 
 def test_samples_come_in_both_directions_of_time():
-    samples = iter(interim.Samples(seed=3, window=128, start=0))
+    samples = iter(interim.Samples(seed=3, window=interim.WINDOW, start=0))
     forward, _, backward, _ = (next(samples) for _ in range(4))
     for sample in (forward, backward):
         assert len(sample.pc0) == len(sample.label) > 0
@@ -54,10 +54,10 @@ def test_samples_come_in_both_directions_of_time():
 def test_a_window_of_the_whole_grid_is_the_model_itself():
     torch.manual_seed(0)
     model = interim.FastFlow3D(interim.GRID).eval()
-    sample = next(iter(interim.Samples(seed=3, window=interim.GRID.cells, start=0)))
-    assert sample.corner == (0, 0)
+    sample = next(iter(interim.Samples(seed=3, window=interim.GRID, start=0)))
+    assert sample.low.tolist() == pytest.approx([-51.2, -51.2])
     with torch.no_grad():
-        ((flow, index),) = interim.window_flow(model, [sample], interim.GRID.cells)
+        ((flow, index),) = interim.window_flow(model, [sample])
         ((expected, rows),) = model([sample.pc0], [sample.pc1], bf16=True)
     assert torch.equal(index, rows)
     torch.testing.assert_close(flow, expected)
@@ -71,7 +71,7 @@ def _distance(points, cloud):
 def test_training_runs_and_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
     recipe = interim.Recipe(seed=1, steps=4, batch=2)
     torch.manual_seed(recipe.seed)
-    start = interim.FastFlow3D(interim.GRID).state_dict()["head.decoder.2.weight"]
+    start = interim.FastFlow3D(interim.WINDOW).state_dict()["head.decoder.2.weight"]
     trained = interim.train(recipe, tmp_path, Console(quiet=True)).state_dict()["head.decoder.2.weight"]
     assert torch.isfinite(trained).all() and not torch.equal(trained, start)
     before = (tmp_path / "state.pt").stat().st_mtime_ns

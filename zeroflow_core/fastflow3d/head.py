@@ -18,5 +18,5 @@ class PointHead(nn.Module):
 
     def forward(self, canvas0: Tensor, canvas1: Tensor, motion: Tensor, pillars: Pillars) -> Tensor:
         """One sample: maps (C,H,W), (C,H,W), (2C,H,W) and pc0's pillars → flow (M,3), metres per interval."""
-        maps = [m.flatten(1)[:, pillars.cell].T for m in (canvas0, canvas1, motion)]
+        maps = [m.flatten(1).index_select(1, pillars.cell).T for m in (canvas0, canvas1, motion)]
         return self.decoder(torch.cat([*maps, pillars.offsets], dim=1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +43,14 @@ class FastFlow3D(nn.Module):
         """
         pillars0, canvases0 = zip(*map(self.embedder, clouds0), strict=True)
         _, canvases1 = zip(*map(self.embedder, clouds1), strict=True)
+        return self.decode(pillars0, canvases0, canvases1, bf16)
+
+    def decode(
+        self, pillars0: Sequence[Pillars], canvases0: Sequence[Tensor], canvases1: Sequence[Tensor], bf16: bool
+    ) -> list[tuple[Tensor, Tensor]]:
+        """From embedded clouds on: as `forward`."""
         # Positions and flow need more digits than bfloat16 has, so only the convolutions are cast.
-        with torch.autocast(clouds0[0].device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(canvases0[0].device.type, torch.bfloat16, enabled=bf16):
             motion = self.backbone(torch.stack(canvases0), torch.stack(canvases1)).float()
         return [
             (self.head(*maps, pillars), pillars.index)
