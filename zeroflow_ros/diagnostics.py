@@ -37,12 +37,14 @@ class Problem(str, Enum):
 class Health:
     """Counters, latencies and complaints; any thread may report.
 
-    logger:     rclpy's logger
-    facts:      what was chosen at the start (device, checkpoint, …), repeated in every report
+    logger: rclpy's logger
+    name:   whose health it is
+    facts:  what was chosen at the start (device, checkpoint, …), repeated in every report
     """
 
-    def __init__(self, logger, facts: dict[str, str] | None = None) -> None:
+    def __init__(self, logger, name: str = "flow_node", facts: dict[str, str] | None = None) -> None:
         self._logger = logger
+        self._name = name
         self.facts = dict(facts or {})
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -108,7 +110,7 @@ class Health:
         new, self._reported_problems = sum(problems.values()) - self._reported_problems, sum(problems.values())
         silent = time.monotonic() - self._newest_cloud
 
-        status = DiagnosticStatus(name="zeroflow: flow_node", hardware_id=self.facts.get("device", ""))
+        status = DiagnosticStatus(name=f"{self._name}: flow", hardware_id=self.facts.get("device", ""))
         status.level, status.message = DiagnosticStatus.OK, "running"
         if silent > _NO_INPUT_S:
             status.level, status.message = DiagnosticStatus.WARN, f"no cloud for {silent:.0f} s"

@@ -53,7 +53,7 @@ class FlowNode(Node):
     def __init__(self) -> None:
         super().__init__("flow_node")
         self._settings = parameters.declare(self)
-        self._health = Health(self.get_logger())
+        self._health = Health(self.get_logger(), self.get_fully_qualified_name().lstrip("/"))
         self._clusters = _ClusteringLoader(self._health)
         student = self._load_student()
         rule = self._choose_ground(student)

@@ -88,7 +88,13 @@ class Process:
 class Peer:
     """The other side of a node under test: publishes clouds and odometry, hears the answers."""
 
-    def __init__(self, clouds_reliable: bool = True, cloud_topic: str = "points", odom_topic: str = "odom") -> None:
+    def __init__(
+        self,
+        namespace: str = "",
+        clouds_reliable: bool = True,
+        cloud_topic: str = "points",
+        odom_topic: str = "odom",
+    ) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from nav_msgs.msg import Odometry
@@ -107,7 +113,7 @@ class Peer:
         try:
             self.context = rclpy.Context()
             rclpy.init(args=[], context=self.context, domain_id=DOMAIN)
-            self.node = rclpy.create_node("peer", context=self.context)
+            self.node = rclpy.create_node("peer", context=self.context, namespace=namespace)
         finally:
             os.environ.clear()
             os.environ.update(before)
@@ -121,19 +127,21 @@ class Peer:
         hear(PointCloud2, "flow", self.flows.append, 100)
         hear(Header, "processed", lambda header: self.processed.append(nanoseconds(header.stamp)), 100)
         hear(MarkerArray, "markers", self.markers.append, 100)
-        hear(DiagnosticArray, "/diagnostics", self.diagnostics.append, 100)
+        # /diagnostics is one topic for all nodes.
+        name = f"{namespace}/flow_node: flow".lstrip("/")
+        hear(DiagnosticArray, "/diagnostics", lambda m: m.status[0].name == name and self.diagnostics.append(m), 100)
 
-    def connect(self) -> None:
+    def connect(self, clouds_only: bool = False) -> None:
         """Until the node hears this side, and this side the node, on every topic that matters."""
-        topics = ("flow", "processed", "markers", "/diagnostics")
+        outlets = [self.cloud_out] if clouds_only else [self.cloud_out, self.odom_out]
         self.wait(
-            lambda: self.cloud_out.get_subscription_count() == 1
-            and self.odom_out.get_subscription_count() == 1
-            and all(self.node.count_publishers(topic) == 1 for topic in topics),
+            lambda: all(outlet.get_subscription_count() == 1 for outlet in outlets)
+            and all(self.node.count_publishers(topic) == 1 for topic in ("flow", "processed", "markers")),
             "the node to be discovered",
         )
-        # A diagnostic message proves that the way back is open; the others open with it.
-        self.wait(lambda: self.diagnostics, "a diagnostic message")
+        # A diagnostic message proves that the way back is open; the others open with it. It is also time enough
+        # for the node to know of the publishers here, of which its best-effort subscriptions are not told.
+        self.counts()
 
     def send(self, cloud, odometry=None) -> None:
         """A cloud, after the odometry of its moment, and the node's answer to it."""
@@ -145,9 +153,12 @@ class Peer:
         self.wait(lambda: stamp_ns in self.processed, f"the answer to the cloud at {stamp_ns} ns")
 
     def counts(self) -> dict[str, str]:
-        """What the next report of the node's health says."""
-        self.diagnostics.clear()
-        self.wait(lambda: self.diagnostics, "a diagnostic message")
+        """What the node says about its health from now on; older reports may still be on their way."""
+        asked = time.time_ns()
+        self.wait(
+            lambda: self.diagnostics and nanoseconds(self.diagnostics[-1].header.stamp) > asked,
+            "a diagnostic message",
+        )
         (status,) = self.diagnostics[-1].status
         return {entry.key: entry.value for entry in status.values}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, odometry, street, tiny_checkpoint
 
 NODE = "zeroflow_ros.flow_node"
+HOURS = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +49,35 @@ def peer():
     peer.close()
 
 
-def test_every_pair_of_clouds_gives_one_flow_with_the_rows_of_the_newest(start, peer):
-    start()
+@pytest.fixture(scope="module")
+def shared_node(tmp_path_factory, checkpoint):
+    """One node for all tests that want no parameters of their own, in a namespace of its own."""
+    parameters = ["-p", f"checkpoint:={checkpoint}", "-p", "device:=cpu", "-p", "ego_motion_timeout:=0.5"]
+    node = Process(tmp_path_factory.mktemp("shared"), NODE, "--ros-args", "-r", "__ns:=/shared", *parameters)
+    node.wait_for("ready: ")
+    yield node
+    node.kill()
+
+
+@pytest.fixture
+def shared_peer(shared_node):
+    peer = Peer(namespace="shared")
     peer.connect()
-    sent = [cloud(street(4000 + k, seed=k), SECOND + k * STEP, "base_link") for k in range(6)]
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def now() -> int:
+    """A stamp in ns, far after all those of the tests before."""
+    return next(HOURS) * 3600 * SECOND
+
+
+def test_every_pair_of_clouds_gives_one_flow_with_the_rows_of_the_newest(shared_peer, now):
+    peer, before = shared_peer, shared_peer.counts()
+    sent = [cloud(street(4000 + k, seed=k), now + k * STEP, "base_link") for k in range(6)]
     for k, message in enumerate(sent):
-        peer.send(message, odometry(SECOND + k * STEP, x=0.5 * k))
+        peer.send(message, odometry(now + k * STEP, x=0.5 * k))
     peer.wait(lambda: len(peer.flows) >= 5, "five flows")
     assert len(peer.flows) == 5
     for source, flow in zip(sent[1:], peer.flows, strict=True):
@@ -63,15 +88,19 @@ def test_every_pair_of_clouds_gives_one_flow_with_the_rows_of_the_newest(start, 
         xyz = np.frombuffer(flow.data, np.uint8).reshape(-1, flow.point_step)[:, :12]
         assert xyz.tobytes() == bytes(source.data)
     counts = peer.counts()
-    assert (counts["clouds_received"], counts["flows_published"]) == ("6", "5")
+    assert _since(before, counts, "clouds_received", "flows_published") == [6, 5]
     assert all(float(counts[f"total_{name}_ms"]) > 0 for name in ("p50", "p99"))
     assert (counts["device"], counts["checkpoint"]) == ("cpu", "random")
 
 
+def _since(before: dict[str, str], counts: dict[str, str], *names: str) -> list[int]:
+    return [int(counts[name]) - int(before[name]) for name in names]
+
+
 def test_previous_answers_for_the_cloud_before(start, peer):
     start(flow_target="previous", ego_motion="none")
+    peer.connect(clouds_only=True)
     sent = [cloud(street(3000 + k, seed=k), SECOND + k * STEP) for k in range(3)]
-    peer.wait(lambda: peer.cloud_out.get_subscription_count() == 1 and peer.diagnostics, "the node")
     for message in sent:
         peer.send(message)
     peer.wait(lambda: len(peer.flows) >= 2, "two flows")
@@ -137,10 +166,8 @@ BAD = {
 }
 
 
-def test_odd_clouds_are_answered_bad_ones_counted_and_good_ones_served_again(start, peer):
-    node = start()
-    peer.connect()
-    now = SECOND
+def test_odd_clouds_are_answered_bad_ones_counted_and_good_ones_served_again(shared_node, shared_peer, now):
+    peer = shared_peer
     expected = dict.fromkeys({problem for _, problem in BAD.values()}, 0)
 
     def series() -> None:
@@ -172,76 +199,71 @@ def test_odd_clouds_are_answered_bad_ones_counted_and_good_ones_served_again(sta
     series()
     peer.wait(lambda: peer.flows, "a flow after all that")
     counts = peer.counts()
-    found = {problem: int(counts[problem]) - int(before[problem]) for problem in expected}
+    found = dict(zip(expected, _since(before, counts, *expected), strict=True))
     # Every series begins more than max_gap after the one before.
     expected["gap"] += len(BAD) + 1
     assert found == expected
-    assert counts["internal_error"] == "0", node.log
-    assert "Traceback" not in node.log
+    assert counts["internal_error"] == "0", shared_node.log
+    assert "Traceback" not in shared_node.log
 
 
-def test_empty_clouds_and_clouds_of_nan_get_a_flow_of_as_many_rows(start, peer):
-    start()
-    peer.connect()
+def test_empty_clouds_and_clouds_of_nan_get_a_flow_of_as_many_rows(shared_peer, now):
+    peer, before = shared_peer, shared_peer.counts()
     for k, points in enumerate([street(), street()[:0], np.full((9, 3), np.nan, np.float32), street(3000)]):
-        peer.send(cloud(points, SECOND + k * STEP), odometry(SECOND + k * STEP))
+        peer.send(cloud(points, now + k * STEP), odometry(now + k * STEP))
     peer.wait(lambda: len(peer.flows) >= 3, "three flows")
     assert [flow.width * flow.height for flow in peer.flows] == [0, 9, 3000]
-    assert peer.counts()["no_points"] == "2"
+    assert _since(before, peer.counts(), "no_points") == [2]
 
 
-def test_a_clock_that_jumps_back_starts_a_new_series(start, peer):
-    start()
-    peer.connect()
-    for begin in (500 * SECOND, 20 * SECOND):
+def test_a_clock_that_jumps_back_starts_a_new_series(shared_peer, now):
+    peer, before = shared_peer, shared_peer.counts()
+    for begin in (now + 500 * SECOND, now + 20 * SECOND):
         for k in range(3):
             peer.send(cloud(street(seed=k), begin + k * STEP), odometry(begin + k * STEP))
     peer.wait(lambda: len(peer.flows) >= 4, "four flows")
-    assert [nanoseconds(flow.header.stamp) // STEP for flow in peer.flows] == [5001, 5002, 201, 202]
-    assert peer.counts()["time_jump"] == "1"
+    assert [(nanoseconds(flow.header.stamp) - now) // STEP for flow in peer.flows] == [5001, 5002, 201, 202]
+    assert _since(before, peer.counts(), "time_jump") == [1]
 
 
-def test_clouds_wait_for_their_odometry_and_do_without_flow_when_it_fails(start, peer):
-    node = start(ego_motion_timeout=0.5)
-    peer.connect()
-    peer.send(cloud(street(), SECOND), odometry(SECOND))
-    peer.cloud_out.publish(cloud(street(), SECOND + STEP))
-    peer.odom_out.publish(odometry(SECOND + STEP))  # after its cloud
+def test_clouds_wait_for_their_odometry_and_do_without_flow_when_it_fails(shared_node, shared_peer, now):
+    peer, before = shared_peer, shared_peer.counts()
+    peer.send(cloud(street(), now), odometry(now))
+    peer.cloud_out.publish(cloud(street(), now + STEP))
+    peer.odom_out.publish(odometry(now + STEP))  # after its cloud
     peer.wait(lambda: len(peer.flows) == 1, "the flow of a cloud that was ahead of its odometry")
-    broken = odometry(SECOND + 3 * STEP, x=math.nan)
-    peer.send(cloud(street(), SECOND + 3 * STEP), broken)
-    counts = peer.counts()
-    assert (counts["bad_odometry"], counts["no_ego_motion"]) == ("1", "1")
-    assert "has no ego motion" in node.log
-    peer.send(cloud(street(), SECOND + 4 * STEP), odometry(SECOND + 4 * STEP))
+    broken = odometry(now + 3 * STEP, x=math.nan)
+    peer.send(cloud(street(), now + 3 * STEP), broken)
+    assert _since(before, peer.counts(), "bad_odometry", "no_ego_motion") == [1, 1]
+    assert "has no ego motion" in shared_node.log
+    peer.send(cloud(street(), now + 4 * STEP), odometry(now + 4 * STEP))
     peer.wait(lambda: len(peer.flows) == 2, "flow again, now that there is odometry again")
 
 
 def test_big_best_effort_clouds_arrive(start):
-    """3.2 MB in 268,000 points: with Fast DDS's defaults not one of them would."""
+    """1.8 MB in 150,000 points: with Fast DDS's defaults not one of them would."""
     start(ground="none")
     peer = Peer(clouds_reliable=False)
     try:
         peer.connect()
         for k in range(4):
-            peer.send(cloud(street(268_000, seed=k), SECOND + k * STEP), odometry(SECOND + k * STEP))
+            peer.send(cloud(street(150_000, seed=k), SECOND + k * STEP), odometry(SECOND + k * STEP))
         peer.wait(lambda: len(peer.flows) == 3, "three flows")
         assert peer.counts()["lost_in_transport"] == "0"
     finally:
         peer.close()
 
 
-def test_markers_follow_moving_points(tmp_path, start, peer):
-    """Random weights see motion nearly everywhere, so there are objects; without open3d there are no markers."""
-    start(min_speed=0.05, min_points=3)
-    peer.connect()
-    for k in range(30):  # open3d may still be loading during the first ones
-        peer.send(cloud(street(seed=0), SECOND + k * STEP), odometry(SECOND + k * STEP))
+def test_who_subscribes_to_markers_gets_them_with_the_stamp_of_the_cloud(shared_peer, now):
+    peer = shared_peer
+    for k in itertools.count():  # open3d may still be loading during the first ones
+        peer.send(cloud(street(), now + k * STEP), odometry(now + k * STEP))
         if peer.markers:
             break
-    peer.wait(lambda: peer.markers, "markers")
-    assert peer.markers[0].markers[0].action == 3  # delete all
-    assert peer.markers[0].markers[0].header.frame_id == "base_link"
+    first = peer.markers[0].markers[0]
+    assert first.action == first.DELETEALL
+    assert first.header.frame_id == "base_link"
+    assert 0 < nanoseconds(first.header.stamp) - now <= k * STEP
 
 
 def test_without_open3d_there_is_flow_but_no_marker(tmp_path, checkpoint, peer):

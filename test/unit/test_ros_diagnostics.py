@@ -22,13 +22,13 @@ def _values(health: Health) -> tuple[DiagnosticStatus, dict[str, str]]:
 
 
 def test_counters_latencies_and_facts_are_reported():
-    health = Health(Log(), {"device": "cpu"})
+    health = Health(Log(), "front/flow_node", {"device": "cpu"})
     health.cloud_received()
     health.count("flows_published")
     for milliseconds in range(1, 101):
         health.took("total", milliseconds * 1e-3)
     status, values = _values(health)
-    assert status.level == DiagnosticStatus.OK
+    assert (status.level, status.name) == (DiagnosticStatus.OK, "front/flow_node: flow")
     assert (values["clouds_received"], values["flows_published"], values["device"]) == ("1", "1", "cpu")
     assert float(values["total_p50_ms"]) == pytest.approx(50.5)
     assert float(values["total_p99_ms"]) == pytest.approx(99, abs=0.1)
