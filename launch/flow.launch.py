@@ -4,6 +4,7 @@
     ros2 launch zeroflow_ros flow.launch.py bag:=$(ros2 pkg prefix --share zeroflow_ros)/rosbags/small_scanner
 """
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -17,7 +18,6 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchContext, LaunchDescription
 from zeroflow_core.resources import share_file
 from zeroflow_ros import dds
 

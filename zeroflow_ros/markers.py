@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 
 from builtin_interfaces.msg import Duration
@@ -10,8 +9,10 @@ from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from zeroflow_core.drawing.colour_wheel import colours
 from zeroflow_core.objects import MovingObject
 
+_FULL_COLOUR = 10.0  # m/s
 _LIFETIME = Duration(nanosec=500_000_000)  # they vanish by themselves when no cloud follows
 
 
@@ -57,10 +58,9 @@ def _text(header: Header, number: int, moving: MovingObject) -> Marker:
 
 
 def _color(moving: MovingObject, alpha: float) -> ColorRGBA:
-    """Hue by direction of motion, as on a colour wheel."""
-    direction = math.atan2(moving.velocity[1], moving.velocity[0])
-    red, green, blue = colorsys.hsv_to_rgb(direction / (2 * math.pi) % 1.0, 1.0, 1.0)
-    return ColorRGBA(r=red, g=green, b=blue, a=alpha)
+    """The colour of its direction of motion, as in every picture of this package."""
+    red, green, blue = colours(moving.velocity[None], full_speed=_FULL_COLOUR)[0] / 255
+    return ColorRGBA(r=float(red), g=float(green), b=float(blue), a=alpha)
 
 
 def _point(x: float, y: float, z: float) -> Point:

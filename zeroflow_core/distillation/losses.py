@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 
-def speed_weight(label: Tensor, dt: float) -> Tensor:
+def speed_weight(label: Tensor, dt: float, still: float = 0.1) -> Tensor:
     """Weight (M,) of each point by the speed of its label (M,3, metres over `dt` seconds).
 
-    ZeroFlow's Eq. 5: 0.1 for what stands, 1 for what moves faster than 1 m/s, a ramp between. As printed the
+    ZeroFlow's Eq. 5: `still` for what stands, 1 for what moves faster than 1 m/s, a ramp between. As printed the
     ramp dips below zero at 0.4 m/s; clamped, it means what the text says.
     """
     speed = torch.linalg.vector_norm(label, dim=1) / abs(dt)
-    return (1.8 * speed - 0.8).clamp(0.1, 1.0)
+    return (1.8 * speed - 0.8).clamp(still, 1.0)
 
 
 def weighted_epe(flow: Tensor, label: Tensor, weight: Tensor) -> Tensor:
