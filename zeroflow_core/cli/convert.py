@@ -23,6 +23,8 @@ def convert(
 
     Stamps, points and poses are those of the log. Play it with `ros2 bag play <out>`, or through the node
     with `ros2 launch zeroflow_ros flow.launch.py bag:=<out>`.
+
+    Example: zeroflow convert sensor/val/7fab2350-7eaf-3b7e-a39d-6937a4c1bede drive_bag
     """
     from rich.console import Console
     from rich.progress import track
