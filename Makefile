@@ -24,7 +24,9 @@ pins := -c constraints.txt
 extras := ros,dev
 else
 venv_flags := --system-site-packages
-pins := "numpy<$(shell $(PYTHON) -c 'import numpy; print(int(numpy.__version__.split(".")[0]) + 1)')" \
+numpy_major := $(shell $(PYTHON) -c 'import numpy; print(numpy.__version__.split(".")[0])')
+# pyarrow does not say which numpy it was built for; from 22 on it is numpy 2.
+pins := "numpy<$(shell expr $(numpy_major) + 1)" $(if $(filter 1,$(numpy_major)),"pyarrow<22") \
         $(shell grep '^torch==' constraints.txt)
 extras := dev
 endif

@@ -107,7 +107,7 @@ class Witness(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.startswith("zeroflow"):
+            if status.name.endswith("flow_node: flow"):
                 self.last_diagnosis = time.monotonic()
                 self.facts = {entry.key: entry.value for entry in status.values}
 

@@ -25,8 +25,12 @@ def small_checkpoint(tmp_path):
     return path
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.parametrize("size, seed", [("1x", 11), ("xl", 12)])
-def test_parity_with_the_published_model(test_data, tmp_path, size, seed):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_parity_with_the_published_model(test_data, tmp_path, device, size, seed):
     parity = test_data.parent / "parity"
     spec = importlib.util.spec_from_file_location("make_checkpoint", parity / "make_checkpoint.py")
     make_checkpoint = importlib.util.module_from_spec(spec)
@@ -34,7 +38,7 @@ def test_parity_with_the_published_model(test_data, tmp_path, size, seed):
     path = tmp_path / f"{size}.ckpt"
     torch.save({"epoch": 0, "state_dict": make_checkpoint.make_state_dict(size, seed)}, path)
 
-    student = load_student(path, device="cpu")
+    student = load_student(path, device=device)
     flow = student.flow(np.load(parity / "pc0.npy"), np.load(parity / "pc1.npy"))
 
     expected = np.load(parity / f"expected_{size}_seed{seed}.npz")

@@ -118,7 +118,7 @@ def _open3d() -> Finding:
 
 
 def _av2() -> Finding:
-    return _package("av2", "reads Argoverse 2 maps and labels")
+    return _package("av2", "Argoverse 2's own tools")
 
 
 def _rosbags() -> Finding:
