@@ -43,7 +43,7 @@ def load_model(path: str | Path) -> tuple[FastFlow3D, dict[str, Any]]:
 
 def save_model(path: str | Path, model: FastFlow3D, metadata: dict[str, Any], half: bool = False) -> None:
     """Write the weights (fp16 when `half`) with their plain-data ``zeroflow`` entry, atomically."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(path)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -52,7 +52,7 @@ def save_model(path: str | Path, model: FastFlow3D, metadata: dict[str, Any], ha
     entry = {"format": FORMAT_VERSION, "grid": model.config.to_dict(), **metadata}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    save_file(state, temporary, metadata={"zeroflow": json.dumps(entry)})
+    temporary.write_bytes(save(state, metadata={"zeroflow": json.dumps(entry)}))
     os.replace(temporary, path)
 
 
