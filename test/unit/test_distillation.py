@@ -69,15 +69,16 @@ def _distance(points, cloud):
 
 
 def test_training_runs_and_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
-    recipe = interim.Recipe(seed=1, steps=4, batch=2)
+    phases = (interim.Phase(3, 1e-3, 3e-4, (0.1, 0.5)), interim.Phase(2, 1e-4, 1e-4, (0.5, 1.0)))
+    recipe = interim.Recipe(seed=1, batch=2, phases=phases)
     torch.manual_seed(recipe.seed)
     start = interim.FastFlow3D(interim.WINDOW).state_dict()["head.decoder.2.weight"]
     trained = interim.train(recipe, tmp_path, Console(quiet=True)).state_dict()["head.decoder.2.weight"]
     assert torch.isfinite(trained).all() and not torch.equal(trained, start)
-    before = (tmp_path / "state.pt").stat().st_mtime_ns
+    before = (tmp_path / "phase2.pt").stat().st_mtime_ns
     monkeypatch.setattr(interim, "simulated_pair", lambda seed: pytest.fail("nothing is left to learn"))
     model = interim.train(recipe, tmp_path, Console(quiet=True))
-    assert (tmp_path / "state.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "phase2.pt").stat().st_mtime_ns == before
     assert sum(p.numel() for p in model.parameters()) < 1_250_000
     with pytest.raises(SystemExit, match="another recipe"):
-        interim.train(interim.Recipe(seed=2, steps=4, batch=2), tmp_path, Console(quiet=True))
+        interim.train(interim.Recipe(seed=2, batch=2, phases=phases), tmp_path, Console(quiet=True))

@@ -41,13 +41,22 @@ HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
 
 
 @dataclass(frozen=True)
+class Phase:
+    """still_weight: of standing points in the loss, at the phase's start and at its end"""
+
+    steps: int
+    learning_rate: float
+    decoder_learning_rate: float
+    still_weight: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Recipe:
+    """First it has to dare to see motion, which standing points outnumber; then to leave alone what stands."""
+
     seed: int = 1
-    steps: int = 2300
     batch: int = 8
-    learning_rate: float = 1e-3
-    decoder_learning_rate: float = 3e-4
-    still_weight: tuple[float, float] = (0.1, 0.5)  # at the start, so that it dares to see motion, and at the end
+    phases: tuple[Phase, ...] = (Phase(2300, 1e-3, 3e-4, (0.1, 0.5)), Phase(1200, 4e-4, 1.2e-4, (0.5, 1.0)))
     held_out_scenes: int = 40
 
 
@@ -148,22 +157,39 @@ def window_flow(model: FastFlow3D, samples: list[Sample]) -> list[tuple[torch.Te
 
 
 def train(recipe: Recipe, folder: Path, console: Console) -> FastFlow3D:
-    """Train on windows to the end of the recipe; the state in `folder` is written every 100 steps and picked up again.
+    """Train on windows, phase by phase; `folder` holds the state of each, from which a stopped run goes on."""
+    torch.manual_seed(recipe.seed)
+    model = FastFlow3D(WINDOW).to(memory_format=torch.channels_last).train()
+    decoder = _decoder_weights(model)
+    scales = [torch.linalg.vector_norm(weight.detach()) for weight in decoder]
+    first_step = 0
+    for number, phase in enumerate(recipe.phases, start=1):
+        _train_phase(model, decoder, scales, recipe, phase, first_step, folder / f"phase{number}.pt", console)
+        first_step += phase.steps
+    return model
+
+
+def _train_phase(
+    model: FastFlow3D,
+    decoder: list[torch.nn.Parameter],
+    scales: list[torch.Tensor],
+    recipe: Recipe,
+    phase: Phase,
+    first_step: int,
+    path: Path,
+    console: Console,
+) -> None:
+    """One phase, its state written to `path` every 100 steps.
 
     The decoder is a chain of linear layers without a norm: left alone, its scale grows a thousandfold at such
     learning rates and no GELU of the head ever fires again. So its weights keep their norm and learn directions.
     """
-    torch.manual_seed(recipe.seed)
-    model = FastFlow3D(WINDOW).to(memory_format=torch.channels_last).train()
-    chain = _decoder_weights(model)
-    scales = [torch.linalg.vector_norm(weight.detach()) for weight in chain]
-    members = {id(weight) for weight in chain}
+    members = {id(weight) for weight in decoder}
     others = [parameter for parameter in model.parameters() if id(parameter) not in members]
-    optimiser = torch.optim.Adam([{"params": others}, {"params": chain}])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [recipe.learning_rate, recipe.decoder_learning_rate], total_steps=recipe.steps, pct_start=0.1
-    )
-    parts, step, path = {"model": model, "optimiser": optimiser, "schedule": schedule}, 0, folder / "state.pt"
+    optimiser = torch.optim.Adam([{"params": others}, {"params": decoder}])
+    rates = [phase.learning_rate, phase.decoder_learning_rate]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=phase.steps, pct_start=0.1)
+    parts, step = {"model": model, "optimiser": optimiser, "schedule": schedule}, 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         if state["recipe"] != asdict(recipe):
@@ -171,18 +197,18 @@ def train(recipe: Recipe, folder: Path, console: Console) -> FastFlow3D:
         step = state["step"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        console.print(f"going on at step {step}")
-    if step >= recipe.steps:
-        return model
+        console.print(f"{path.stem}: going on at step {step}")
+    if step >= phase.steps:
+        return
 
-    data = Samples(recipe.seed, WINDOW, start=step * recipe.batch // Samples.PER_SCENE)
+    data = Samples(recipe.seed, WINDOW, start=(first_step + step) * recipe.batch // Samples.PER_SCENE)
     loader = torch.utils.data.DataLoader(data, batch_size=recipe.batch, num_workers=1, collate_fn=list)
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[loss]}"))
+    columns = (TextColumn(path.stem), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        bar = progress.add_task("", total=recipe.steps, completed=step, loss="")
+        bar = progress.add_task("", total=phase.steps, completed=step, loss="")
         recent: list[float] = []
         for batch in loader:
-            still = np.interp(step / recipe.steps, (0, 1), recipe.still_weight)
+            still = np.interp(step / phase.steps, (0, 1), phase.still_weight)
             loss = torch.zeros(())
             for (flow, index), sample in zip(window_flow(model, batch), batch, strict=True):
                 label = sample.label[index]
@@ -193,20 +219,19 @@ def train(recipe: Recipe, folder: Path, console: Console) -> FastFlow3D:
             optimiser.step()
             schedule.step()
             with torch.no_grad():
-                for weight, scale in zip(chain, scales, strict=True):
+                for weight, scale in zip(decoder, scales, strict=True):
                     weight.mul_(scale / torch.linalg.vector_norm(weight))
             step += 1
             recent.append(float(loss.detach()))
             progress.update(bar, completed=step, loss=f"loss {np.mean(recent[-50:]):.4f}")
-            if step % 100 == 0 or step == recipe.steps:
+            if step % 100 == 0 or step == phase.steps:
                 state = {name: part.state_dict() for name, part in parts.items()}
                 torch.save({**state, "step": step, "recipe": asdict(recipe)}, path.with_suffix(".partial"))
                 os.replace(path.with_suffix(".partial"), path)
-                with open(folder / "loss.csv", "a") as log:
-                    log.write(f"{step},{np.mean(recent[-100:]):.6f}\n")
-            if step >= recipe.steps:
-                return model
-    return model
+                with open(path.with_suffix(".csv"), "a") as log:
+                    log.write(f"{first_step + step},{np.mean(recent[-100:]):.6f}\n")
+            if step >= phase.steps:
+                return
 
 
 def _decoder_weights(model: FastFlow3D) -> list[torch.nn.Parameter]:
@@ -235,11 +260,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     parser.add_argument("--folder", type=Path, default=Path("out/interim"), help="training state and loss curve")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     options = parser.parse_args(arguments)
 
-    console, recipe = Console(), Recipe(seed=options.seed, steps=options.steps)
+    console, recipe = Console(), Recipe(seed=options.seed)
     options.folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     model = FastFlow3D(GRID)
