@@ -56,7 +56,11 @@ class Recipe:
 
     seed: int = 1
     batch: int = 8
-    phases: tuple[Phase, ...] = (Phase(2300, 1e-3, 3e-4, (0.1, 0.5)), Phase(1200, 4e-4, 1.2e-4, (0.5, 1.0)))
+    phases: tuple[Phase, ...] = (
+        Phase(2300, 1e-3, 3e-4, (0.1, 0.5)),
+        Phase(1200, 4e-4, 1.2e-4, (0.5, 1.0)),
+        Phase(350, 2e-4, 6e-5, (1.0, 1.0)),
+    )
     held_out_scenes: int = 40
 
 
