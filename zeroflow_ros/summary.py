@@ -47,6 +47,7 @@ def table(summary: dict) -> Table:
     """One screen for `summary`, the result of `sum_up`."""
     rows = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     rows.add_column(style="bold", no_wrap=True)
+    rows.add_column(overflow="fold")  # a path that is cut off cannot be opened
     rows.add_row("Played", summary["played"])
     rows.add_row("Student", "{checkpoint} on {device}".format(**summary))
     text = "{sweeps} sweeps, {flow_messages} flow messages, rows equal to input in "
