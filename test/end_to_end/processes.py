@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,22 @@ import numpy as np
 
 # One domain per run of the tests, so that two runs on one machine don't hear each other. Above 101, Linux hands
 # the ports out to others.
-DOMAIN = 1 + os.getpid() % 101
+
+
+def _own_domain() -> tuple[int, socket.socket]:
+    """A ROS_DOMAIN_ID that no other run of these tests on this machine has: a bound port stands for each."""
+    for domain in range(1, 102):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", 21900 + domain))
+        except OSError:
+            claim.close()
+        else:
+            return domain, claim
+    raise RuntimeError("all ROS domains are taken by other runs of these tests")
+
+
+DOMAIN, _claim = _own_domain()
 SECOND = 1_000_000_000
 STEP = SECOND // 10
 PATIENCE = 60.0  # seconds for anything at all to happen; reached only by tests that fail
