@@ -16,6 +16,8 @@ def test_speed_weight_is_the_paper_s_ramp_clamped():
     expected = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.55, 1.0, 1.0])
     torch.testing.assert_close(speed_weight(label, 0.1), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(speed_weight(label, -0.1), expected, atol=1e-5, rtol=0)
+    emphatic = torch.tensor([3.0, 3.0, 2.98, 2.8, 1.9, 1.0, 1.0])
+    torch.testing.assert_close(speed_weight(label, 0.1, still=3.0), emphatic, atol=1e-5, rtol=0)
 
 
 def test_weighted_epe_by_hand():

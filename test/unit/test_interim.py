@@ -25,8 +25,8 @@ def test_it_is_small_and_says_what_it_is(student):
 
 
 def test_held_out_streets(student):
-    errors = evaluate(student, scenes=8)
-    assert errors.dynamic_points > 20_000 and errors.static_points > 200_000
+    errors = evaluate(student, scenes=30)
+    assert errors.dynamic_points > 1_000_000 and errors.static_points > 4_000_000
     assert errors.dynamic_epe <= 0.5 * errors.dynamic_epe_of_zero
     assert errors.static_too_fast <= 0.02
 

@@ -10,10 +10,12 @@ def speed_weight(label: Tensor, dt: float, still: float = 0.1) -> Tensor:
     """Weight (M,) of each point by the speed of its label (M,3, metres over `dt` seconds).
 
     ZeroFlow's Eq. 5: `still` for what stands, 1 for what moves faster than 1 m/s, a ramp between. As printed the
-    ramp dips below zero at 0.4 m/s; clamped, it means what the text says.
+    ramp dips below zero at 0.4 m/s; clamped, it means what the text says. With `still` above 1, what stands counts
+    more than what moves.
     """
     speed = torch.linalg.vector_norm(label, dim=1) / abs(dt)
-    return (1.8 * speed - 0.8).clamp(still, 1.0)
+    ramp = (1.8 * speed - 0.8).clamp(0.0, 1.0)
+    return ramp.clamp(min=still) if still <= 1 else still + (1 - still) * ramp
 
 
 def weighted_epe(flow: Tensor, label: Tensor, weight: Tensor) -> Tensor:
