@@ -1,0 +1,89 @@
+"""The shapes that everything but the ground is made of: boxes, upright cylinders and ellipsoids, turned at will."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+
+class Shape(IntEnum):
+    """In the solid's own frame, whose half extents are (hx, hy, hz)."""
+
+    BOX = 0
+    CYLINDER = 1  # axis along the solid's own z, elliptic where hx and hy differ; lay it down by turning it
+    ELLIPSOID = 2
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A grid of windows in the sides of a box, in metres: recessed, and of glass that lets most beams through.
+
+    spacing: from one window to the next, along the wall and upwards
+    size:    of one window, width and height
+    sill:    height of the lowest row above the box's bottom
+    depth:   how far the panes lie behind the wall
+    """
+
+    spacing: tuple[float, float] = (2.6, 3.0)
+    size: tuple[float, float] = (1.2, 1.5)
+    sill: float = 1.0
+    depth: float = 0.15
+
+
+@dataclass(frozen=True)
+class Material:
+    """How a surface answers a beam.
+
+    reflectance: 0 … 1, share of the light sent back at normal incidence; retroreflectors above 1
+    roughness:   standard deviation of the depth inside the surface, metres: leaves scatter, steel does not
+    loss:        share of beams that give no return: glass, gaps between leaves
+    """
+
+    reflectance: float = 0.3
+    roughness: float = 0.0
+    loss: float = 0.0
+    windows: Windows | None = None
+
+
+@dataclass(frozen=True)
+class Solid:
+    """One shape in the frame of its body.
+
+    half:   (hx, hy, hz), half extents, metres
+    centre: (x, y, z) in the body's frame, metres
+    turn:   (roll, pitch, yaw) of the solid in the body's frame, radians: R = Rz(yaw) Ry(pitch) Rx(roll)
+    """
+
+    shape: Shape
+    half: tuple[float, float, float]
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    material: Material = Material()
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """body_R_solid (3,3)."""
+        return rotation_from_turn(np.array(self.turn))
+
+    @property
+    def reach(self) -> float:
+        """Radius of the sphere around its centre that holds the solid, metres."""
+        hx, hy, hz = self.half
+        if self.shape is Shape.BOX:
+            return float(np.sqrt(hx * hx + hy * hy + hz * hz))
+        if self.shape is Shape.CYLINDER:
+            return float(np.hypot(max(hx, hy), hz))
+        return max(self.half)
+
+
+def rotation_from_turn(turn: np.ndarray) -> np.ndarray:
+    """Rz(yaw) Ry(pitch) Rx(roll), shape (...,3,3), from (roll, pitch, yaw) in radians, shape (...,3)."""
+    (cr, cp, cy), (sr, sp, sy) = np.cos(turn).T, np.sin(turn).T
+    rows = [
+        [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+        [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+        [-sp, cp * sr, cp * cr],
+    ]
+    return np.moveaxis(np.array([[element.T for element in row] for row in rows]), (0, 1), (-2, -1))

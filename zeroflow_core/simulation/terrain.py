@@ -1,0 +1,101 @@
+"""The ground: a slope, gentle waves, kerbs beside the roads, banks beside the highway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Road:
+    """A road for the terrain: a straight line or a circle without end, so many metres to each side.
+
+    point, heading: where its middle passes, world frame, and in which direction there (radians)
+    curvature:      1/m, left turns positive; 0 is straight
+    half_width:     from the middle to the kerb, metres
+    """
+
+    point: tuple[float, float]
+    heading: float
+    half_width: float
+    curvature: float = 0.0
+
+    def lateral(self, xy: torch.Tensor) -> torch.Tensor:
+        """Signed distance (...) of (...,2) from the road's middle, left positive, metres."""
+        dx, dy = xy[..., 0] - self.point[0], xy[..., 1] - self.point[1]
+        c, s = float(np.cos(self.heading)), float(np.sin(self.heading))
+        along, across = c * dx + s * dy, c * dy - s * dx
+        if self.curvature == 0:
+            return across
+        # distance to the circle, in a form that keeps its digits for large radii
+        k = self.curvature
+        q = across - 0.5 * k * (along * along + across * across)
+        return 2 * q / (1 + torch.sqrt(torch.clamp(1 - 2 * k * q, min=0)))
+
+
+@dataclass(frozen=True)
+class Terrain:
+    """Height of the ground over the world's x and y, metres.
+
+    slope:         (d/dx, d/dy)
+    waves:         (W,4): wave number in x and in y (rad/m), phase (rad), amplitude (m)
+    roads:         where it is level; beyond their edges lies the raised sidewalk
+    kerb:          height of the step at their edges; 0 for none
+    corner_radius: of the kerb where roads meet, metres
+    bank:          (height, start, width) of a smooth rise (or fall) that begins `start` metres beyond the edge
+    """
+
+    slope: tuple[float, float] = (0.0, 0.0)
+    waves: tuple[tuple[float, float, float, float], ...] = ()
+    roads: tuple[Road, ...] = ()
+    kerb: float = 0.0
+    corner_radius: float = 6.0
+    bank: tuple[float, float, float] = (0.0, 2.0, 10.0)
+
+    def height(self, xy: torch.Tensor) -> torch.Tensor:
+        """Height (...) at (...,2), the kerb's step included."""
+        edge = self.beyond_edge(xy)
+        return self.smooth_height(xy, edge) + self.kerb * (edge > 0).to(xy.dtype)
+
+    def smooth_height(self, xy: torch.Tensor, edge: torch.Tensor | None = None) -> torch.Tensor:
+        """Height (...) at (...,2) as if there were no kerb: the level of the roads, carried on."""
+        x, y = xy[..., 0], xy[..., 1]
+        z = self.slope[0] * x + self.slope[1] * y
+        for kx, ky, phase, amplitude in self.waves:
+            z = z + amplitude * torch.sin(kx * x + ky * y + phase)
+        if self.bank[0] and self.roads:
+            edge = self.beyond_edge(xy) if edge is None else edge
+            rise = torch.clamp((edge - self.bank[1]) / self.bank[2], 0, 1)
+            z = z + self.bank[0] * rise * rise * (3 - 2 * rise)
+        return z
+
+    def beyond_edge(self, xy: torch.Tensor) -> torch.Tensor:
+        """Distance (...) of (...,2) beyond the nearest road's edge, metres; negative on a road, and everywhere without roads."""
+        if not self.roads:
+            return torch.full_like(xy[..., 0], -torch.inf)
+        edge = self.roads[0].lateral(xy).abs() - self.roads[0].half_width
+        for road in self.roads[1:]:  # corners are rounded where two roads meet
+            other, r = road.lateral(xy).abs() - road.half_width, self.corner_radius
+            corner = r - torch.hypot(torch.clamp(r - edge, min=0), torch.clamp(r - other, min=0))
+            edge = torch.where((edge < r) & (other < r), corner, torch.minimum(edge, other))
+        return edge
+
+    def at(self, xy: np.ndarray) -> np.ndarray:
+        """`height` for numpy: (...,2) float64 to (...) float64."""
+        return self.height(torch.from_numpy(np.ascontiguousarray(xy, dtype=np.float64))).numpy()
+
+    def lie(self, xy: np.ndarray, yaw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How something stands at `xy` (...,2) with heading `yaw` (...): position (...,3) and turn (...,3).
+
+        position: on the ground, kerb included; turn: (roll, pitch, yaw) so that its plane is the local slope
+        """
+        step = 0.5
+        x = np.stack([xy + [step, 0], xy - [step, 0], xy + [0, step], xy - [0, step]])
+        east, west, north, south = self.smooth_height(torch.from_numpy(x)).numpy()
+        dx, dy = (east - west) / (2 * step), (north - south) / (2 * step)
+        c, s = np.cos(yaw), np.sin(yaw)
+        pitch = -np.arctan(c * dx + s * dy)
+        roll = np.arctan((c * dy - s * dx) * np.cos(pitch))
+        return np.concatenate([xy, self.at(xy)[..., None]], axis=-1), np.stack([roll, pitch, yaw + 0 * roll], axis=-1)

@@ -1,0 +1,37 @@
+"""How bodies move: a pose every 20 ms, and straight lines between those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroflow_core.geometry import SE3
+from zeroflow_core.simulation.solids import rotation_from_turn
+
+KNOT_S = 0.02
+
+
+def knot_times(seconds: float) -> np.ndarray:
+    """Times (K,) of the knots of a scene that has to last from 0 to `seconds`, with half a second around it."""
+    return np.arange(-0.5, seconds + 0.5 + KNOT_S, KNOT_S)
+
+
+@dataclass(frozen=True)
+class Track:
+    """Pose of a body in the world at each knot of its scene.
+
+    position: (K,3) float64, metres
+    turn:     (K,3) float64, (roll, pitch, yaw) in radians, without jumps of 2π
+    """
+
+    position: np.ndarray
+    turn: np.ndarray
+
+    def pose(self, times: np.ndarray, time: float) -> SE3:
+        """world_SE3_body at `time`; times: the scene's knots (K,)."""
+        x = np.clip((time - times[0]) / KNOT_S, 0, len(times) - 1.001)
+        k, part = int(x), x - int(x)
+        position = self.position[k] * (1 - part) + self.position[k + 1] * part
+        turn = self.turn[k] * (1 - part) + self.turn[k + 1] * part
+        return SE3(rotation_from_turn(turn), position)
