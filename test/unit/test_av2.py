@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
-from zeroflow_core.datasets.av2 import FlowLabels, Log, find_logs, write_log
+from zeroflow_core.datasets.av2 import FlowLabels, Log, find_logs
+from zeroflow_core.datasets.av2_writer import write_log
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import mark_ground
@@ -199,7 +200,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path):
         (make_sweeps(2)[::-1], None, "must ascend"),
         ([replace(make_sweeps(1)[0], world_SE3_ego=None)], None, "pose"),
         (make_sweeps(3), [make_labels(make_sweeps(1)[0])], "no labels"),
-        (make_sweeps(2), [make_labels(make_sweeps(2)[1])], "no labels, or not 5"),
+        (make_sweeps(2), [make_labels(make_sweeps(2)[1])], "labels for 6, not 5 points"),
         (make_sweeps(1), [make_labels(make_sweeps(1)[0])], "more labels"),
     ],
 )

@@ -16,7 +16,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from zeroflow_core.cli.convert import convert
-from zeroflow_core.datasets.av2 import Log, write_log
+from zeroflow_core.datasets.av2 import Log
+from zeroflow_core.datasets.av2_writer import write_log
 from zeroflow_core.datasets.bags import CLOUD, ODOMETRY, TF, Bag, read_sweeps, write_bag
 from zeroflow_core.datasets.point_cloud2 import fields_of, structured
 from zeroflow_core.errors import ZeroFlowError

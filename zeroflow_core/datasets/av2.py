@@ -1,4 +1,4 @@
-"""Argoverse 2 logs, of the sensor and the lidar dataset, as Sweeps; and logs written in the same layout.
+"""Argoverse 2 logs, of the sensor and the lidar dataset, as Sweeps. Writing them is av2_writer's.
 
 A log is a folder ``<log>/`` with ``sensors/lidar/<stamp>.feather``, ``city_SE3_egovehicle.feather``,
 ``calibration/``, and, where there are any, ``map/``, ``annotations.feather`` and flow labels. Points are in
@@ -18,19 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroflow_core.datasets.folders import new_folder
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import MapRaster
 from zeroflow_core.pairs import Sweep
 
-_QUATERNION = ("qw", "qx", "qy", "qz")
-_TRANSLATION = ("tx_m", "ty_m", "tz_m")
-_SIZE = ("length_m", "width_m", "height_m")
-_FLOW = ("flow_tx_m", "flow_ty_m", "flow_tz_m")
+QUATERNION = ("qw", "qx", "qy", "qz")
+TRANSLATION = ("tx_m", "ty_m", "tz_m")
+SIZE = ("length_m", "width_m", "height_m")
+FLOW = ("flow_tx_m", "flow_ty_m", "flow_tz_m")
 
-_POSES = "city_SE3_egovehicle.feather"
-_CALIBRATION = "calibration/egovehicle_SE3_sensor.feather"
+POSES = "city_SE3_egovehicle.feather"
+CALIBRATION = "calibration/egovehicle_SE3_sensor.feather"
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,10 @@ class Log:
         row = int(np.searchsorted(stamps, stamp_ns))
         if row == len(stamps) or stamps[row] != stamp_ns:
             raise ZeroFlowError(
-                f"{self.path / _POSES} has no pose at {stamp_ns} ns, the stamp of a sweep; get the file "
+                f"{self.path / POSES} has no pose at {stamp_ns} ns, the stamp of a sweep; get the file "
                 "again, or move that sweep away"
             )
-        return self._as_pose(poses[row], _POSES)
+        return self._as_pose(poses[row], POSES)
 
     def poses(self, start_ns: int, end_ns: int) -> Iterator[tuple[int, SE3]]:
         """(stamp in ns, city_SE3_ego) of every pose from `start_ns` to `end_ns`, both included.
@@ -159,14 +158,14 @@ class Log:
         """
         stamps, poses = self._poses
         first, last = np.searchsorted(stamps, start_ns), np.searchsorted(stamps, end_ns, side="right")
-        return ((int(stamps[row]), self._as_pose(poses[row], _POSES)) for row in range(first, last))
+        return ((int(stamps[row]), self._as_pose(poses[row], POSES)) for row in range(first, last))
 
     def calibration(self) -> dict[str, SE3]:
         """ego_SE3_sensor by the name of the sensor: up_lidar, down_lidar, and cameras where there are any."""
-        table = _Table(self.path / _CALIBRATION)
-        poses = table.columns(_QUATERNION + _TRANSLATION, np.float64)
+        table = _Table(self.path / CALIBRATION)
+        poses = table.columns(QUATERNION + TRANSLATION, np.float64)
         names = table.strings("sensor_name")
-        return {name: self._as_pose(pose, _CALIBRATION) for name, pose in zip(names, poses, strict=True)}
+        return {name: self._as_pose(pose, CALIBRATION) for name, pose in zip(names, poses, strict=True)}
 
     def map_ground(self) -> MapRaster | None:
         """The map's raster of ground heights as a ground rule, or None for a log without one."""
@@ -221,7 +220,7 @@ class Log:
                 "the two files are not from the same log: get both again"
             )
         return FlowLabels(
-            total_flow=table.columns(_FLOW, np.float32),
+            total_flow=table.columns(FLOW, np.float32),
             classes=table.column("classes", np.uint8),
             dynamic=table.column("dynamic", np.bool_),
             is_ground0=table.column("is_ground_0", np.bool_),
@@ -230,9 +229,9 @@ class Log:
     @cached_property
     def _poses(self) -> tuple[np.ndarray, np.ndarray]:
         """Stamps (M,) int64, sorted, and poses (M,7): qw qx qy qz tx ty tz."""
-        table = _Table(self.path / _POSES)
+        table = _Table(self.path / POSES)
         stamps = table.column("timestamp_ns", np.int64)
-        poses = table.columns(_QUATERNION + _TRANSLATION, np.float64)
+        poses = table.columns(QUATERNION + TRANSLATION, np.float64)
         order = np.argsort(stamps, kind="stable")
         return stamps[order], poses[order]
 
@@ -244,8 +243,8 @@ class Log:
         table = _Table(path)
         return (
             table.column("timestamp_ns", np.int64),
-            table.columns(_QUATERNION + _TRANSLATION, np.float64),
-            table.columns(_SIZE, np.float64),
+            table.columns(QUATERNION + TRANSLATION, np.float64),
+            table.columns(SIZE, np.float64),
             table.strings("category"),
             table.strings("track_uuid"),
         )
@@ -305,91 +304,3 @@ class _Table:
 
 def _damaged(path: Path, error: Exception) -> ZeroFlowError:
     return ZeroFlowError(f"{path} is damaged or incomplete ({error}); get the file again")
-
-
-def write_log(
-    path: Path | str,
-    sweeps: Iterable[Sweep],
-    labels: Iterable[FlowLabels] | None,
-    calibration: dict[str, SE3],
-) -> None:
-    """Write a log in AV2's layout, with AV2's columns and types, which the `av2` package reads.
-
-    Coordinates are stored as AV2 stores them, in float16: steps of 3 cm beyond 32 m. Intensity is rounded
-    into 0 … 255. Sweeps are taken and written one by one; the labels of a pair are taken after its second
-    sweep.
-
-    path:        the log's folder, which appears when everything is written
-    sweeps:      each with a pose; stamps ascending
-    labels:      one for each pair of consecutive sweeps, or None
-    calibration: ego_SE3_sensor by the name of the sensor
-
-    Raises:
-        ZeroFlowError: the folder exists already or cannot be written.
-        ValueError: sweeps or labels that make no log.
-    """
-    remaining = None if labels is None else iter(labels)
-    poses: dict[int, SE3] = {}
-    previous_stamp_ns, previous_points = -1, 0
-    with new_folder(Path(path)) as folder:
-        (folder / "sensors" / "lidar").mkdir(parents=True)
-        (folder / "calibration").mkdir()
-        for sweep in sweeps:
-            if sweep.world_SE3_ego is None:
-                raise ValueError(f"a log needs the pose of every sweep; sweep {sweep.stamp_ns} has none")
-            if sweep.stamp_ns <= previous_stamp_ns:
-                raise ValueError(f"stamps must ascend from 0: {sweep.stamp_ns} after {previous_stamp_ns}")
-            _write(folder / "sensors" / "lidar" / f"{sweep.stamp_ns}.feather", _sweep_columns(sweep))
-            if remaining is not None and poses:
-                pair_labels = next(remaining, None)
-                if pair_labels is None or len(pair_labels.total_flow) != previous_points:
-                    raise ValueError(f"no labels, or not {previous_points}, for sweep {previous_stamp_ns}")
-                (folder / "flow_labels").mkdir(exist_ok=True)
-                _write(folder / "flow_labels" / f"{previous_stamp_ns}.feather", _label_columns(pair_labels))
-            poses[sweep.stamp_ns] = sweep.world_SE3_ego
-            previous_stamp_ns, previous_points = sweep.stamp_ns, len(sweep)
-        if not poses:
-            raise ValueError("a log needs at least one sweep")
-        if remaining is not None and next(remaining, None) is not None:
-            raise ValueError(f"more labels than the {len(poses) - 1} pairs of sweeps")
-        if remaining is not None and len(poses) == 2:  # where AV2's own tools look for the only pair
-            _write(folder / "flow_labels.feather", _label_columns(pair_labels))
-        stamps = {"timestamp_ns": np.array(list(poses), dtype=np.int64)}
-        _write(folder / _POSES, stamps | _pose_columns(poses.values()))
-        names = {"sensor_name": np.array(list(calibration), dtype=np.str_)}
-        _write(folder / _CALIBRATION, names | _pose_columns(calibration.values()))
-
-
-def _sweep_columns(sweep: Sweep) -> dict[str, np.ndarray]:
-    zeros = np.zeros(len(sweep))
-    intensity = zeros if sweep.intensity is None else sweep.intensity
-    ring = zeros if sweep.ring is None else sweep.ring
-    offset = zeros if sweep.time_offset_ns is None else sweep.time_offset_ns
-    return {
-        **{name: sweep.points[:, axis].astype(np.float16) for axis, name in enumerate("xyz")},
-        "intensity": np.clip(np.nan_to_num(np.round(intensity)), 0, 255).astype(np.uint8),
-        "laser_number": np.clip(ring, 0, 255).astype(np.uint8),
-        "offset_ns": offset.astype(np.int32),
-    }
-
-
-def _label_columns(labels: FlowLabels) -> dict[str, np.ndarray]:
-    return {
-        **{name: labels.total_flow[:, axis].astype(np.float32) for axis, name in enumerate(_FLOW)},
-        "classes": labels.classes.astype(np.uint8),
-        "dynamic": labels.dynamic.astype(np.bool_),
-        "is_ground_0": labels.is_ground0.astype(np.bool_),
-    }
-
-
-def _pose_columns(poses: Iterable[SE3]) -> dict[str, np.ndarray]:
-    rows = np.array([[*pose.quaternion, *pose.translation] for pose in poses], dtype=np.float64)
-    rows = rows.reshape(-1, 7)  # also for none
-    return {name: rows[:, k] for k, name in enumerate(_QUATERNION + _TRANSLATION)}
-
-
-def _write(path: Path, columns: dict[str, np.ndarray]) -> None:
-    import pyarrow as pa
-    from pyarrow import feather
-
-    feather.write_feather(pa.table({name: pa.array(values) for name, values in columns.items()}), str(path))
