@@ -22,9 +22,9 @@ class Road:
     half_width: float
     curvature: float = 0.0
 
-    def lateral(self, xy: torch.Tensor) -> torch.Tensor:
-        """Signed distance (...) of (...,2) from the road's middle, left positive, metres."""
-        dx, dy = xy[..., 0] - self.point[0], xy[..., 1] - self.point[1]
+    def lateral(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Signed distance (...) of positions x, y (...) from the road's middle, left positive, metres."""
+        dx, dy = x - self.point[0], y - self.point[1]
         c, s = float(np.cos(self.heading)), float(np.sin(self.heading))
         along, across = c * dx + s * dy, c * dy - s * dx
         if self.curvature == 0:
@@ -54,37 +54,37 @@ class Terrain:
     corner_radius: float = 6.0
     bank: tuple[float, float, float] = (0.0, 2.0, 10.0)
 
-    def height(self, xy: torch.Tensor) -> torch.Tensor:
-        """Height (...) at (...,2), the kerb's step included."""
-        edge = self.beyond_edge(xy)
-        return self.smooth_height(xy, edge) + self.kerb * (edge > 0).to(xy.dtype)
+    def height(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Height (...) at x, y (...), the kerb's step included."""
+        edge = self.beyond_edge(x, y) if self.roads else None
+        z = self.smooth_height(x, y, edge)
+        return z + self.kerb * (edge > 0) if self.kerb and edge is not None else z
 
-    def smooth_height(self, xy: torch.Tensor, edge: torch.Tensor | None = None) -> torch.Tensor:
-        """Height (...) at (...,2) as if there were no kerb: the level of the roads, carried on."""
-        x, y = xy[..., 0], xy[..., 1]
+    def smooth_height(self, x: torch.Tensor, y: torch.Tensor, edge: torch.Tensor | None = None) -> torch.Tensor:
+        """Height (...) at x, y (...) as if there were no kerb: the level of the roads, carried on."""
         z = self.slope[0] * x + self.slope[1] * y
         for kx, ky, phase, amplitude in self.waves:
             z = z + amplitude * torch.sin(kx * x + ky * y + phase)
         if self.bank[0] and self.roads:
-            edge = self.beyond_edge(xy) if edge is None else edge
+            edge = self.beyond_edge(x, y) if edge is None else edge
             rise = torch.clamp((edge - self.bank[1]) / self.bank[2], 0, 1)
             z = z + self.bank[0] * rise * rise * (3 - 2 * rise)
         return z
 
-    def beyond_edge(self, xy: torch.Tensor) -> torch.Tensor:
-        """Distance (...) of (...,2) beyond the nearest road's edge, metres; negative on a road, and everywhere without roads."""
+    def beyond_edge(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Distance (...) beyond the nearest road's edge, metres; negative on a road, and everywhere without roads."""
         if not self.roads:
-            return torch.full_like(xy[..., 0], -torch.inf)
-        edge = self.roads[0].lateral(xy).abs() - self.roads[0].half_width
+            return torch.full_like(x, -torch.inf)
+        edge = self.roads[0].lateral(x, y).abs() - self.roads[0].half_width
         for road in self.roads[1:]:  # corners are rounded where two roads meet
-            other, r = road.lateral(xy).abs() - road.half_width, self.corner_radius
+            other, r = road.lateral(x, y).abs() - road.half_width, self.corner_radius
             corner = r - torch.hypot(torch.clamp(r - edge, min=0), torch.clamp(r - other, min=0))
             edge = torch.where((edge < r) & (other < r), corner, torch.minimum(edge, other))
         return edge
 
     def at(self, xy: np.ndarray) -> np.ndarray:
-        """`height` for numpy: (...,2) float64 to (...) float64."""
-        return self.height(torch.from_numpy(np.ascontiguousarray(xy, dtype=np.float64))).numpy()
+        """Height (...) float64 at `xy` (...,2), the kerb's step included."""
+        return self.height(*_tensors(xy)).numpy()
 
     def lie(self, xy: np.ndarray, yaw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How something stands at `xy` (...,2) with heading `yaw` (...): position (...,3) and turn (...,3).
@@ -93,9 +93,14 @@ class Terrain:
         """
         step = 0.5
         x = np.stack([xy + [step, 0], xy - [step, 0], xy + [0, step], xy - [0, step]])
-        east, west, north, south = self.smooth_height(torch.from_numpy(x)).numpy()
+        east, west, north, south = self.smooth_height(*_tensors(x)).numpy()
         dx, dy = (east - west) / (2 * step), (north - south) / (2 * step)
         c, s = np.cos(yaw), np.sin(yaw)
         pitch = -np.arctan(c * dx + s * dy)
         roll = np.arctan((c * dy - s * dx) * np.cos(pitch))
         return np.concatenate([xy, self.at(xy)[..., None]], axis=-1), np.stack([roll, pitch, yaw + 0 * roll], axis=-1)
+
+
+def _tensors(xy: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    xy = np.asarray(xy, dtype=np.float64)
+    return torch.from_numpy(np.ascontiguousarray(xy[..., 0])), torch.from_numpy(np.ascontiguousarray(xy[..., 1]))
