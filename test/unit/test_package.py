@@ -18,7 +18,10 @@ import zeroflow_core
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.resources import share_file
 
-COMMANDS = {"zeroflow_core": {"infer", "convert", "doctor"}, "zeroflow_ros": {"flow_node", "replay", "demo"}}
+COMMANDS = {
+    "zeroflow_core": {"infer", "convert", "simulate", "doctor"},
+    "zeroflow_ros": {"flow_node", "replay", "demo"},
+}
 MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}  # where a distribution and its module differ in name
 
 

@@ -12,6 +12,7 @@ import zeroflow_core
 from zeroflow_core.cli.convert import convert
 from zeroflow_core.cli.doctor import doctor
 from zeroflow_core.cli.infer import infer
+from zeroflow_core.cli.simulate import simulate
 from zeroflow_core.errors import ZeroFlowError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(infer)
 app.command()(convert)
+app.command()(simulate)
 app.command()(doctor)
 
 

@@ -33,7 +33,8 @@ def write_log(
         ValueError: sweeps or labels that make no log.
     """
     remaining = None if labels is None else iter(labels)
-    with new_log(path, calibration) as log:
+    with new_log(path) as log:
+        log.add_calibration(calibration)
         previous: Sweep | None = None
         for sweep in sweeps:
             log.add_sweep(sweep)
@@ -48,10 +49,8 @@ def write_log(
 
 
 @contextmanager
-def new_log(path: Path | str, calibration: dict[str, SE3]) -> Iterator[LogWriter]:
+def new_log(path: Path | str) -> Iterator[LogWriter]:
     """A log to add to, at `path` when the block ends well and nowhere when it fails.
-
-    calibration: ego_SE3_sensor by the name of the sensor
 
     Raises:
         ZeroFlowError: the folder exists already or cannot be written.
@@ -60,7 +59,7 @@ def new_log(path: Path | str, calibration: dict[str, SE3]) -> Iterator[LogWriter
     with new_folder(Path(path)) as folder:
         log = LogWriter(folder)
         yield log
-        log.finish(calibration)
+        log.finish()
 
 
 class LogWriter:
@@ -120,7 +119,12 @@ class LogWriter:
         """
         self._annotations.append(_annotation_columns(stamp_ns, list(cuboids)))
 
-    def finish(self, calibration: dict[str, SE3]) -> None:
+    def add_calibration(self, calibration: dict[str, SE3]) -> None:
+        """ego_SE3_sensor by the name of the sensor."""
+        names = {"sensor_name": np.array(list(calibration), dtype=np.str_)}
+        write_table(self.folder / CALIBRATION, names | _pose_columns(calibration.values()))
+
+    def finish(self) -> None:
         """Write the tables of the whole log.
 
         Raises:
@@ -133,8 +137,6 @@ class LogWriter:
         stamps = sorted(self._poses)
         poses = _pose_columns(self._poses[stamp] for stamp in stamps)
         write_table(self.folder / POSES, {"timestamp_ns": np.array(stamps, dtype=np.int64), **poses})
-        names = {"sensor_name": np.array(list(calibration), dtype=np.str_)}
-        write_table(self.folder / CALIBRATION, names | _pose_columns(calibration.values()))
         if self._annotations:
             first = self._annotations[0]
             columns = {name: np.concatenate([part[name] for part in self._annotations]) for name in first}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from zeroflow_core.errors import ZeroFlowError
+
+_PATIENCE_S = 15.0
 
 
 @contextmanager
@@ -17,7 +21,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A path to create a folder at, which becomes `path` when the block ends well and vanishes when it fails.
 
     The path yielded does not exist yet and has the name of `path`. It lies in a hidden folder beside `path`,
-    on the same file system, so that the last step is one rename.
+    on the same file system, so that the last step is one rename. The hidden folder is locked meanwhile, which
+    tells `remove_leftovers` that somebody is at work.
 
     Raises:
         ZeroFlowError: `path` exists already, or the file system refuses (no permission, disk full).
@@ -28,9 +33,54 @@ def new_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            yield hidden / path.name
+            with _locked(hidden):
+                yield hidden / path.name
             os.rename(hidden / path.name, path)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     except OSError as error:
         raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` left behind that were killed.
+
+    Raises:
+        ZeroFlowError: somebody is writing `path` now, or the file system refuses.
+    """
+    deadline = time.monotonic() + _PATIENCE_S  # a writer whose parent was killed needs a moment to give up
+    try:
+        for hidden in path.parent.glob(f".{path.name}.*"):
+            while True:
+                try:
+                    with _locked(hidden):
+                        shutil.rmtree(hidden)
+                    break
+                except FileNotFoundError:
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise ZeroFlowError(f"another process is writing {path}; wait for it or stop it") from error
+                    time.sleep(0.1)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot remove {hidden}, left by an earlier run: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The kernel drops the lock when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process has the lock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,97 +1,214 @@
-"""A generated drive as a log in AV2 layout, with labels for every pair of sweeps."""
+"""A simulated drive as sweeps with their truth, and as a log in AV2's layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise, tee
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from zeroflow_core.datasets.av2 import FlowLabels, write_log
-from zeroflow_core.datasets.folders import new_folder
+from zeroflow_core.datasets.av2 import Cuboid, FlowLabels
+from zeroflow_core.datasets.av2_writer import LogWriter, new_log, write_table
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.errors import DYNAMIC_SPEED
 from zeroflow_core.geometry import SE3
-from zeroflow_core.simulation.scanner import SCANNERS, SimulatedSweep, scan
-from zeroflow_core.simulation.scene import Scene, make_street
+from zeroflow_core.simulation.log_map import write_map
+from zeroflow_core.simulation.scan import SimulatedSweep, Simulator
+from zeroflow_core.simulation.scanners import Scanner, scanner_named
+from zeroflow_core.simulation.scene import Scene
+from zeroflow_core.simulation.scenes import SCENES, make_scene
 
-START_NS = 1_000_000_000_000_000_000  # stamp of the first sweep
+MAX_DENSITY = 3.0
 
+_POSES_PER_SWEEP = 10
+_LATE = 0.2  # share of a sweep by which its beams may lag
 
-def simulate_sweeps(seed: int, sweeps: int, scanner: str = "av2") -> Iterator[SimulatedSweep]:
-    """`sweeps` consecutive sweeps of the street `seed`; the same arguments give the same points.
-
-    scanner: one of SCANNERS: av2, hdl64, vlp32, small
-
-    Raises:
-        ZeroFlowError: fewer than one sweep, or an unknown scanner.
-    """
-    if sweeps < 1:
-        raise ZeroFlowError(f"{sweeps} sweeps cannot be generated; ask for at least 1")
-    if scanner not in SCANNERS:
-        raise ZeroFlowError(f"scanner '{scanner}' is unknown; choose one of: {', '.join(SCANNERS)}")
-    return _sweeps(make_street(seed), seed, sweeps, scanner)
+# Changes with the simulation: the same arguments then give another drive, which must not pass for the old one.
+_EDITION = 1
 
 
-def simulate_log(out: Path, seed: int, sweeps: int = 30, scanner: str = "av2") -> None:
-    """Write such a drive to the folder `out`, which appears when everything is written.
+@dataclass(frozen=True)
+class Drive:
+    """All that a simulated log is a function of, on the same type of device.
 
-    Beside what an AV2 log holds there are ``flow_labels/<stamp>.feather`` for every pair, with AV2's columns
-    (total flow, ego motion included), and ``velocity/<stamp>.feather`` for every sweep: velocity_x_mps,
-    velocity_y_mps, velocity_z_mps (float32, over ground, in the sweep's vehicle frame, over the interval before
-    the sweep, as the live node estimates it) and is_dynamic (bool, at least 0.5 m/s).
+    scene:   one of SCENES: street, junction, highway
+    density: of the traffic, 1 being usual
 
     Raises:
-        ZeroFlowError: bad arguments, `out` exists already, or it cannot be written.
+        ZeroFlowError: fewer than one sweep, a negative seed, an unknown scene, or a density out of range.
     """
-    for_points, for_labels, for_velocity = tee(simulate_sweeps(seed, sweeps, scanner), 3)
-    device, scene = SCANNERS[scanner], make_street(seed)
-    mounting = SE3(np.eye(3), np.array([device.forward, 0.0, device.height]))
-    with new_folder(Path(out)) as folder:
-        labels = (_labels(*pair, scene) for pair in pairwise(for_labels))
-        points = (simulated.sweep for simulated in for_points)
-        write_log(folder, points, labels, {"up_lidar": mounting, "down_lidar": mounting})
-        (folder / "velocity").mkdir()
-        for simulated in for_velocity:
-            velocity = -simulated.backward / np.float32(device.sweep_seconds)
-            _write_velocity(folder / "velocity" / f"{simulated.sweep.stamp_ns}.feather", velocity)
+
+    seed: int
+    sweeps: int
+    scanner: Scanner
+    scene: str = "street"
+    density: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.sweeps < 1:
+            raise ZeroFlowError(f"{self.sweeps} sweeps cannot be simulated; ask for at least 1")
+        if self.seed < 0:
+            raise ZeroFlowError(f"seed {self.seed} is negative; give 0 or more")
+        if self.scene not in SCENES:
+            raise ZeroFlowError(f"scene '{self.scene}' is unknown; choose one of: {', '.join(SCENES)}")
+        if not 0 <= self.density <= MAX_DENSITY:
+            raise ZeroFlowError(f"traffic of density {self.density} cannot be simulated; give 0 to {MAX_DENSITY:g}")
+
+    @property
+    def id(self) -> str:
+        """A name for the log, in the form of AV2's: equal drives have equal names."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([_EDITION, asdict(self)])))
+
+    def simulator(self, device: str = "cpu") -> Simulator:
+        """The scanner in its world. device: cpu, cuda or cuda:n"""
+        seconds = (self.sweeps + 1) * self.scanner.sweep_s  # the flow of the last sweep ends an interval after it
+        world = make_scene(self.scene, seed=self.seed, seconds=seconds, density=self.density)
+        return Simulator(world, self.scanner, seed=self.seed, device=device)
 
 
-def _sweeps(scene: Scene, seed: int, sweeps: int, scanner: str) -> Iterator[SimulatedSweep]:
-    rng = np.random.default_rng([seed, 2])
-    device = SCANNERS[scanner]
-    for k in range(sweeps):
-        time = k * device.sweep_seconds
-        yield scan(scene, device, time, START_NS + round(time * 1e9), rng)
+def simulate_sweeps(
+    seed: int,
+    sweeps: int,
+    scanner: str | Scanner = "av2",
+    scene: str = "street",
+    density: float = 1.0,
+    device: str = "cpu",
+) -> Iterator[SimulatedSweep]:
+    """`sweeps` consecutive sweeps of one drive; the same arguments give the same points.
+
+    scanner: one of SCANNERS (av2, hdl64, os1-128, vlp32, small), or any other
+    The other arguments are those of Drive and Drive.simulator.
+
+    Raises:
+        ZeroFlowError: see Drive; or an unknown scanner.
+    """
+    simulator = _drive(seed, sweeps, scanner, scene, density).simulator(device)
+    return (simulator.sweep(k) for k in range(sweeps))
 
 
-def _labels(first: SimulatedSweep, second: SimulatedSweep, scene: Scene) -> FlowLabels:
-    """AV2's labels of a pair: total flow, from the first vehicle frame into the second."""
+def _drive(seed: int, sweeps: int, scanner: str | Scanner, scene: str, density: float) -> Drive:
+    return Drive(seed, sweeps, scanner_named(scanner) if isinstance(scanner, str) else scanner, scene, density)
+
+
+def simulate_log(
+    out: Path,
+    seed: int,
+    sweeps: int = 30,
+    scanner: str | Scanner = "av2",
+    scene: str = "street",
+    density: float = 1.0,
+    device: str = "cpu",
+) -> None:
+    """Write one drive as a log to the folder `out`; arguments and errors as of simulate_sweeps and write_drive."""
+    write_drive(Path(out), _drive(seed, sweeps, scanner, scene, density), device)
+
+
+def write_drive(
+    out: Path, drive: Drive, device: str = "cpu", on_sweep: Callable[[int], None] = lambda points: None
+) -> None:
+    """Write a drive as a log to the folder `out`, which appears when everything is written.
+
+    It holds what a log of AV2's sensor dataset holds, but for cameras. Points are in float16, and everything below
+    is for the points as they are stored. Cuboids are of all annotated objects within range, seen or not, at the
+    place where the beams met them. Beside that there are
+
+    ``flow_labels/<stamp>.feather`` for every sweep but the last: AV2's columns (flow_tx_m, flow_ty_m, flow_tz_m:
+        total flow into the next vehicle frame, ego motion included; classes, dynamic, is_ground_0), then instance
+        (int32, -1 for the surroundings; in hexadecimal the last group of the object's track_uuid) and limb_flow_tx_m,
+        limb_flow_ty_m, limb_flow_tz_m (float32: total flow where legs and arms have their own motion, which
+        flow_t*_m, like AV2's, leaves out);
+    ``flow_labels.feather`` where there are two sweeps: AV2's columns of the only pair;
+    ``velocity/<stamp>.feather`` for every sweep: velocity_x_mps, velocity_y_mps, velocity_z_mps (float32: over
+        ground, in the sweep's vehicle frame, over the interval before the sweep, as the live node estimates it),
+        is_dynamic (bool, at least 0.5 m/s) and instance.
+
+    on_sweep: called with the number of points after each sweep that is written
+
+    Raises:
+        ZeroFlowError: `out` exists already, or it cannot be written.
+    """
+    with new_log(out) as log:
+        simulator = drive.simulator(device)
+        tracks = _Tracks(simulator.scene, drive.id)
+        log.add_calibration(simulator.mounting)
+        previous: SimulatedSweep | None = None
+        for k in range(drive.sweeps):
+            simulated = simulator.sweep(k)
+            log.add_sweep(simulated.sweep)
+            log.add_cuboids(simulated.sweep.stamp_ns, tracks.cuboids(simulated))
+            _add_velocity(log, simulated, drive.scanner.sweep_s)
+            if previous is not None:
+                _add_labels(log, previous, simulated, tracks.classes)
+            previous = simulated
+            on_sweep(len(simulated.sweep))
+        poses = _add_poses(log, simulator, drive.sweeps)
+        write_map(log.folder / "map", out.name, simulator.scene, np.array([pose.translation[:2] for pose in poses]))
+
+
+class _Tracks:
+    """Names and classes of a scene's actors."""
+
+    def __init__(self, scene: Scene, log_id: str) -> None:
+        from av2.evaluation.scene_flow.constants import CATEGORY_TO_INDEX
+
+        self._actors = scene.actors
+        self._ids = [f"{log_id.rpartition('-')[0]}-{k:012x}" for k in range(len(scene.actors))]
+        # one more: index -1 is the background
+        self.classes = np.array([CATEGORY_TO_INDEX[actor.category] for actor in scene.actors] + [0], dtype=np.uint8)
+
+    def cuboids(self, simulated: SimulatedSweep) -> list[tuple[Cuboid, int]]:
+        """The objects of a sweep in its vehicle frame, each with the number of its points."""
+        ego_SE3_city = simulated.sweep.world_SE3_ego.inverse()
+        return [
+            (
+                Cuboid(
+                    category=self._actors[box.actor].category,
+                    track_id=self._ids[box.actor],
+                    ego_SE3_object=ego_SE3_city @ box.city_SE3_object,
+                    size=np.asarray(box.size, dtype=np.float64),
+                ),
+                box.num_points,
+            )
+            for box in simulated.cuboids
+        ]
+
+
+def _add_poses(log: LogWriter, simulator: Simulator, sweeps: int) -> list[SE3]:
+    """Poses from the first stamp until the last beam of the last sweep; like AV2's, many more than sweeps."""
+    seconds = simulator.scanner.sweep_s
+    times = np.arange(round((sweeps + _LATE) * _POSES_PER_SWEEP) + 1) / _POSES_PER_SWEEP * seconds
+    poses = [simulator.ego_pose(time) for time in times]
+    for time, pose in zip(times, poses, strict=True):
+        log.add_pose(simulator.stamp_ns(0) + round(time * 1e9), pose)
+    return poses
+
+
+def _add_labels(log: LogWriter, first: SimulatedSweep, second: SimulatedSweep, classes: np.ndarray) -> None:
     ego1_SE3_ego0 = second.sweep.world_SE3_ego.inverse() @ first.sweep.world_SE3_ego
-    points = first.sweep.points.astype(np.float64)
-    index = _category_index()
-    classes = np.array([index.get(actor.category, 0) for actor in scene.actors] + [0], dtype=np.uint8)
+    stored = first.sweep.points.astype(np.float16).astype(np.float64)
+
+    def total(flow: np.ndarray, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        return (ego1_SE3_ego0.transform(stored[rows] + flow[rows]) - stored[rows]).astype(np.float32)
+
     seconds = (second.sweep.stamp_ns - first.sweep.stamp_ns) * 1e-9
-    return FlowLabels(
-        total_flow=(ego1_SE3_ego0.transform(points + first.forward) - points).astype(np.float32),
+    labels = FlowLabels(
+        total_flow=total(first.flow),
         classes=classes[first.actor],
-        dynamic=np.linalg.norm(first.forward, axis=1) >= DYNAMIC_SPEED * seconds,
-        is_ground0=first.actor < 0,
+        dynamic=np.linalg.norm(first.flow, axis=1) >= DYNAMIC_SPEED * seconds,
+        is_ground0=first.is_ground,
     )
+    limb_flow, swings = labels.total_flow.copy(), np.any(first.limb_flow != first.flow, axis=1)
+    limb_flow[swings] = total(first.limb_flow, swings)
+    columns = {f"limb_flow_t{axis}_m": limb_flow[:, k] for k, axis in enumerate("xyz")}
+    log.add_labels(first.sweep.stamp_ns, labels, {"instance": first.actor.astype(np.int32)} | columns)
 
 
-def _category_index() -> dict[str, int]:
-    """AV2's number for each category, 0 being background."""
-    from av2.datasets.sensor.constants import AnnotationCategories
-
-    return {str(c.value): k for k, c in enumerate(sorted(AnnotationCategories, key=lambda c: c.value), start=1)}
-
-
-def _write_velocity(path: Path, velocity: np.ndarray) -> None:
-    import pyarrow as pa
-    from pyarrow import feather
-
-    columns = {f"velocity_{axis}_mps": pa.array(velocity[:, k]) for k, axis in enumerate("xyz")}
-    columns["is_dynamic"] = pa.array(np.linalg.norm(velocity, axis=1) >= DYNAMIC_SPEED)
-    feather.write_feather(pa.table(columns), str(path))
+def _add_velocity(log: LogWriter, simulated: SimulatedSweep, seconds: float) -> None:
+    velocity = -simulated.backward / np.float32(seconds)
+    columns = {f"velocity_{axis}_mps": velocity[:, k] for k, axis in enumerate("xyz")}
+    columns["is_dynamic"] = np.linalg.norm(velocity, axis=1) >= DYNAMIC_SPEED
+    columns["instance"] = simulated.actor.astype(np.int32)
+    write_table(log.folder / "velocity" / f"{simulated.sweep.stamp_ns}.feather", columns)

@@ -1,0 +1,119 @@
+"""Tasks spread over processes that end well however they end.
+
+The processes are started as commands of their own, not by `multiprocessing`, which would run the caller's main
+script again in each. They don't hear Ctrl-C; they end when this process tells them to, or when it is gone.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from zeroflow_core.errors import ZeroFlowError
+
+_FAREWELL_S = 15.0  # for a process to remove what it has half written
+
+
+def run_in_workers(
+    function: Callable[..., None], tasks: Sequence[tuple], processes: int, on_progress: Callable[[Any], None]
+) -> None:
+    """Call ``function(*task, report)`` for every task; what is given to ``report`` comes out at `on_progress`.
+
+    function: a function of a module, so that another process finds it
+
+    Raises:
+        ZeroFlowError: one of a task, or a process was killed. Then the others are stopped.
+        RuntimeError: any other exception of a task, with its traceback.
+    """
+    waiting = list(reversed(tasks))
+    workers: dict[Connection, subprocess.Popen] = {}
+    try:
+        for _ in range(processes):
+            connection, process = _start()
+            workers[connection] = process
+            connection.send((function, waiting.pop()))
+        busy = set(workers)
+        while busy:
+            for connection in wait(list(busy)):
+                try:
+                    kind, content = connection.recv()
+                except (EOFError, OSError) as error:
+                    raise ZeroFlowError(_cause_of_death(workers[connection])) from error
+                if kind == "progress":
+                    on_progress(content)
+                elif kind == "mistake":
+                    raise ZeroFlowError(content)
+                elif kind == "bug":
+                    raise RuntimeError(f"in a worker process:\n{content}")
+                elif waiting:
+                    connection.send((function, waiting.pop()))
+                else:
+                    busy.remove(connection)
+    finally:
+        _stop(workers)
+
+
+def _start() -> tuple[Connection, subprocess.Popen]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import work; work({theirs.fileno()})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", command],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    return Connection(ours.detach()), process
+
+
+def _stop(workers: dict[Connection, subprocess.Popen]) -> None:
+    for connection, process in workers.items():
+        connection.close()  # an idle one ends at that
+        process.terminate()
+    for process in workers.values():
+        try:
+            process.wait(_FAREWELL_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _cause_of_death(process: subprocess.Popen) -> str:
+    code = process.wait()
+    if code == -signal.SIGKILL:
+        return "a worker process was killed, perhaps because memory ran out; run the same again with fewer --jobs"
+    if code < 0:
+        return f"a worker process ended by {signal.Signals(-code).name}; run the same again to go on"
+    return f"a worker process ended with exit code {code}; what it said is above"
+
+
+def work(descriptor: int) -> None:
+    """Run in a worker: do the tasks that come through the socket `descriptor` until it closes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that half-written folders vanish
+    import torch
+
+    torch.set_num_threads(1)  # the others have the other cores
+    connection = Connection(descriptor)
+
+    def report(content: Any) -> None:
+        connection.send(("progress", content))
+
+    with suppress(EOFError, ConnectionError):  # the parent is gone
+        while True:
+            function, task = connection.recv()
+            try:
+                function(*task, report)
+                connection.send(("done", None))
+            except ZeroFlowError as error:
+                connection.send(("mistake", str(error)))
+            except ConnectionError:
+                raise
+            except Exception:
+                connection.send(("bug", traceback.format_exc()))
