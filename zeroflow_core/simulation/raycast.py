@@ -202,7 +202,7 @@ class Caster:
                 ray = column[a:b].index_select(0, pair) * len(tangents) + beam
                 number = solid[a:b].index_select(0, pair)
                 if lossy:
-                    met &= _chance(ray, number, salt) >= self._loss.index_select(0, number)
+                    met &= chance(ray, number, salt) >= self._loss.index_select(0, number)
                 key = torch.where(met, _pack(near, number), _EMPTY)
                 best.scatter_reduce_(0, ray, key, "amin")
 
@@ -440,8 +440,8 @@ def _away_from_zero(values: torch.Tensor) -> torch.Tensor:
     return torch.where(values.abs() < 1e-9, 1e-9, values)
 
 
-def _chance(ray: torch.Tensor, number: torch.Tensor, salt: int) -> torch.Tensor:
-    """Uniform in [0, 1) and the same on every device: a hash of its arguments."""
+def chance(ray: torch.Tensor, number: torch.Tensor, salt: int) -> torch.Tensor:
+    """Uniform in [0, 1), (P,) float32, the same on every device: a hash of its arguments."""
     x = (ray * 0x9E3779B1 + number * 0x85EBCA77 + salt * 0xC2B2AE3D) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
     x = ((x ^ (x >> 12)) * 0x297A2D39) & 0xFFFFFFFF

@@ -17,6 +17,18 @@ def knot_times(seconds: float) -> np.ndarray:
     return np.arange(-0.5, seconds + 0.5 + KNOT_S, KNOT_S)
 
 
+def at(times: np.ndarray, values: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Rows (N,V) of `values` at each `time` (N,), between the knots `times` (K,).
+
+    values: (K,V), of one track, or (N,K,V), one for each time
+    """
+    x = np.clip((np.asarray(time) - times[0]) / KNOT_S, 0, len(times) - 1.001)
+    knot = x.astype(np.int64)
+    part = (x - knot)[..., None]
+    before, after = ((knot + k,) if values.ndim == 2 else (np.arange(len(knot)), knot + k) for k in (0, 1))
+    return values[before] * (1 - part) + values[after] * part
+
+
 @dataclass(frozen=True)
 class Track:
     """Pose of a body in the world at each knot of its scene.
@@ -30,8 +42,5 @@ class Track:
 
     def pose(self, times: np.ndarray, time: float) -> SE3:
         """world_SE3_body at `time`; times: the scene's knots (K,)."""
-        x = np.clip((time - times[0]) / KNOT_S, 0, len(times) - 1.001)
-        k, part = int(x), x - int(x)
-        position = self.position[k] * (1 - part) + self.position[k + 1] * part
-        turn = self.turn[k] * (1 - part) + self.turn[k + 1] * part
+        position, turn = (at(times, values, np.array(time)) for values in (self.position, self.turn))
         return SE3(rotation_from_turn(turn), position)
