@@ -1,0 +1,41 @@
+"""``python -m zeroflow_core.bench``: one sub-command a file, registered here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from zeroflow_core.bench.realism import realism
+from zeroflow_core.bench.simulation import simulation
+from zeroflow_core.errors import ZeroFlowError
+
+app = typer.Typer(
+    name="python -m zeroflow_core.bench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(realism)
+app.command()(simulation)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure what is claimed, on this machine."""
+
+
+def main() -> int:
+    """Run the command line; 1 after a user's mistake, told in one sentence on stderr."""
+    try:
+        app(prog_name="python -m zeroflow_core.bench")
+    except ZeroFlowError as error:
+        Console(stderr=True).print(Text(str(error), style="red"))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
