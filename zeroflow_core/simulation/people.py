@@ -6,7 +6,7 @@ import numpy as np
 
 from zeroflow_core.simulation.model import Limb, Model, boxed
 from zeroflow_core.simulation.solids import Material, Shape, Solid
-from zeroflow_core.simulation.vehicles import CHASSIS, RUBBER, block, motorcycle, wheel
+from zeroflow_core.simulation.vehicles import BAR_BELOW_TOP, BAR_X, CHASSIS, RUBBER, block, motorcycle, wheel
 
 SKIN = Material(reflectance=0.45)
 METAL = Material(reflectance=0.3)
@@ -46,9 +46,10 @@ def with_stroller(rng: np.random.Generator) -> tuple[Model, Model]:
 def wheelchair(rng: np.random.Generator) -> Model:
     """A wheelchair and who sits in it: WHEELCHAIR."""
     top, trousers, spokes = _cloth(rng), _cloth(rng), Material(reflectance=0.2, loss=0.6)
+    trunk = float(rng.uniform(0.5, 0.6))
     solids = [
-        Solid(Shape.CYLINDER, (0.13, 0.2, 0.28), (-0.08, 0.0, 0.78), (0.0, -0.1, 0.0), top),
-        Solid(Shape.ELLIPSOID, (0.1, 0.08, 0.12), (-0.08, 0.0, 1.2), material=SKIN),
+        Solid(Shape.CYLINDER, (0.13, 0.2, trunk / 2), (-0.08, 0.0, 0.5 + trunk / 2), (0.0, -0.1, 0.0), top),
+        Solid(Shape.ELLIPSOID, (0.1, 0.08, 0.12), (-0.08, 0.0, 0.62 + trunk), material=SKIN),
         block((-0.2, 0.38), (-0.19, 0.19), (0.44, 0.58), trousers),
         block((0.28, 0.42), (-0.16, 0.16), (0.1, 0.5), trousers),
         block((-0.3, -0.25), (-0.22, 0.22), (0.45, 0.95), CHASSIS),
@@ -72,7 +73,7 @@ def cyclist(rng: np.random.Generator) -> tuple[Model, Model]:
 def motorcyclist(rng: np.random.Generator) -> tuple[Model, Model]:
     """Who rides and what is ridden: MOTORCYCLIST and MOTORCYCLE, which share one track."""
     machine = motorcycle(rng)
-    saddle, bar = (-0.25, 0.66 * machine.size[2]), (0.36, machine.size[2] - 0.08)
+    saddle, bar = (-0.25, 0.66 * machine.size[2]), (BAR_X, machine.size[2] - BAR_BELOW_TOP)
     return _rider(rng, "MOTORCYCLIST", saddle, bar, pedals=0.3, pedalling=None), machine
 
 
@@ -97,10 +98,11 @@ def _walker(rng, height: float, child: bool, pushing: bool = False) -> tuple[lis
     hip, shoulder = 0.5 * height, 0.81 * height
     coat = 0.16 * height if rng.random() < 0.2 else 0.0  # reaches down over the thighs
     low, high = hip - 0.02 - coat, shoulder + 0.03
+    head = max(0.078 * height, 0.105)
     torso = (0.12 * girth, 0.18 * girth, (high - low) / 2)
     solids = [
         Solid(Shape.CYLINDER, torso, (0.0, 0.0, (low + high) / 2), material=top),
-        Solid(Shape.ELLIPSOID, (0.1, 0.08, 0.5 * 0.145 * height), (0.02, 0.0, 0.9275 * height), material=SKIN),
+        Solid(Shape.ELLIPSOID, (0.1, 0.08, head), (0.02, 0.0, height - head), material=SKIN),
     ]
     luggage = rng.random()
     if luggage < 0.2 and not pushing:

@@ -54,19 +54,19 @@ def tree(rng: np.random.Generator) -> Solids:
     spread = float(rng.uniform(0.26, 0.4)) * height
     trunk = float(rng.uniform(0.012, 0.022)) * height + 0.04
     leaves = _leaves(rng, 0.3, 0.5)
-    middle = (bottom + height) / 2
+    middle, half_height = (bottom + height) / 2, (height - bottom) / 2
     solids = [stick((0, 0, -SUNK), (0, 0, middle), trunk, BARK)]
     crowns = int(rng.integers(1, 4))
-    half_height = (height - bottom) / 2
-    if crowns == 1:
-        solids.append(_ball((0.0, 0.0, middle), (spread, spread, half_height), leaves))
-    for k in range(crowns if crowns > 1 else 0):
+    if crowns == 1:  # one inside the other: beams that pass the outer leaves meet the inner ones
+        half = np.array([spread, spread, half_height])
+        return (*solids, *(_ball((0.0, 0.0, middle), half * share, leaves) for share in (1.0, 0.65)))
+    for k in range(crowns):
         angle = float(rng.uniform(0, 2 * np.pi)) / crowns + 2 * np.pi * k / crowns
         size = float(rng.uniform(0.65, 0.85))
         off = spread * (1 - size)
         z = middle + float(rng.uniform(-1, 1)) * half_height * (1 - size)
         half = (spread * size, spread * size * float(rng.uniform(0.85, 1.1)), half_height * size)
-        solids.append(_ball((off * np.cos(angle) * 1.2, off * np.sin(angle) * 1.2, z), half, leaves))
+        solids.append(_ball((off * np.cos(angle), off * np.sin(angle), z), half, leaves))
     return tuple(solids)
 
 
@@ -191,7 +191,7 @@ def bench(rng: np.random.Generator) -> Solids:
     )
 
 
-def bin(rng: np.random.Generator) -> Solids:  # noqa: A001 - it is what it is
+def bin(rng: np.random.Generator) -> Solids:
     """A litter bin or a wheeled one before a house."""
     material = Material(float(rng.uniform(0.1, 0.4)))
     if rng.random() < 0.5:
@@ -340,9 +340,9 @@ def _building(rng, length: float, depth: float, eaves: float, pitched: bool, row
         return body, block(_mid(length), (-depth, 0.0), (eaves, eaves + parapet), tiles)
     across = not row and rng.random() < 0.35  # the ridge points to the street
     half = (length if across else depth) / 2
-    pitch, over = np.deg2rad(rng.uniform(28, 43)), 0.0 if row else float(rng.uniform(0.2, 0.5))
+    pitch, over = np.deg2rad(rng.uniform(28, 43)), 0.0 if row else float(rng.uniform(0.1, 0.35))
     edge, ridge = (half + over, eaves - over * np.tan(pitch)), (0.0, eaves + half * np.tan(pitch))
-    along = (depth if across else length) + 2 * over
+    along = (depth if across else length) - 0.1  # gables lie a little behind the walls
     thickness = half * np.sin(pitch)  # fills the gable
     roof = slab(edge, ridge, thickness, along, tiles), slab((-edge[0], edge[1]), ridge, thickness, along, tiles)
     return body, *placed(roof, 0.0, -depth / 2, 0.0, 0.0 if across else np.pi / 2)

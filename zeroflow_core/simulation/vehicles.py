@@ -9,10 +9,12 @@ import numpy as np
 from zeroflow_core.simulation.model import Model, boxed
 from zeroflow_core.simulation.solids import Material, Shape, Solid, Windows
 
-GLASS = Material(reflectance=0.05, loss=0.85)
+GLASS = Material(reflectance=0.05, loss=0.85)  # most beams pass on to what is behind
+PANE = Material(windows=Windows((9.0, 9.0), (9.0, 9.0), sill=0.0, depth=0.0))  # and here they are lost
 RUBBER = Material(reflectance=0.07)
 CHASSIS = Material(reflectance=0.12)
 PLATE = Material(reflectance=1.6)  # retroreflective
+BAR_X, BAR_BELOW_TOP = 0.42, 0.06  # of a motorcycle's handlebar, metres
 Span = tuple[float, float]
 
 
@@ -131,20 +133,20 @@ def _pickup(rng: np.random.Generator) -> Model:
     screen, roof = length / 2 - np.array(_PICKUP.screen) * length
     cab_end = length / 2 - float(rng.uniform(0.56, 0.66)) * length
     inner = 0.85 * width
-    solids = _lower_body(length, width, shoulder, clearance, _PICKUP.nose * shoulder, screen, body)
+    floor, rim, bed = shoulder - 0.45, shoulder - 0.03, (-length / 2, cab_end)
+    solids = _lower_body(length, width, shoulder, clearance, _PICKUP.nose * shoulder, screen, body, top=floor)
     solids += [
         block((cab_end, screen), _mid(width - 0.08), (clearance + 0.12, shoulder), body),
         _cabin((cab_end, roof), inner, (shoulder - 0.02, height), body),
         _screen((screen, shoulder), (roof, height), inner),
     ]
-    bed = (-length / 2, cab_end)
     if rng.random() < 0.4:  # a cover lies over the bed
-        solids.append(block(bed, _mid(width - 0.06), (clearance + 0.3, shoulder - 0.03), body))
+        solids.append(block(bed, _mid(width - 0.06), (clearance + 0.2, rim), body))
     else:
-        walls = (clearance + 0.3, shoulder - 0.03)
-        side = width / 2 - 0.03
-        solids += [block(bed, (y - 0.04, y + 0.04), walls, body) for y in (side - 0.04, -side + 0.04)]
-        solids.append(block((-length / 2, -length / 2 + 0.07), _mid(width - 0.1), walls, body))
+        sides = [(width / 2 - 0.11, width / 2 - 0.03), (0.03 - width / 2, 0.11 - width / 2)]
+        solids += [block(bed, side, (floor, rim), body) for side in sides]
+        solids.append(block((-length / 2, -length / 2 + 0.07), _mid(width - 0.2), (floor, rim), body))
+        solids.append(block(bed, _mid(width - 0.06), (clearance + 0.2, floor), body))
     return boxed("REGULAR_VEHICLE", solids + _four_wheels(length, width, radius) + [_plates(length)])
 
 
@@ -159,7 +161,7 @@ def box_truck(rng: np.random.Generator) -> Model:
         block((-front, front - cab - 0.12), _mid(width), (0.95, height), box),
         block((-front + 0.1, front - cab), _mid(0.9), (0.55, 0.95), CHASSIS),
         block((-front, -front + 0.1), _mid(width - 0.3), (0.45, 0.6), CHASSIS),
-        _plates(length, 0.5),
+        _plates(length, 0.65),
     ]
     return boxed("BOX_TRUCK", solids + _axles(width, 0.45, [front - 1.0], [-front + 0.24 * length]))
 
@@ -189,7 +191,7 @@ def truck(rng: np.random.Generator) -> Model:
             block(load_x, _mid(width - 0.2), (1.25, float(rng.uniform(1.7, 2.7))), load),
         ]
     rear = -front + 0.2 * length
-    solids.append(_plates(length, 0.7))
+    solids.append(_plates(length, 0.75))
     return boxed("TRUCK", solids + _axles(width, 0.5, [front - 1.2], [rear, rear + 1.3]))
 
 
@@ -207,7 +209,8 @@ def tractor_trailer(rng: np.random.Generator) -> tuple[Model, Model, float, floa
     front, pivot = length / 2, length / 2 - bonnet - cab - gap
     solids = _cab(rng, front, cab, width - 0.15, cab_height, bonnet)
     solids += [
-        block((-front, front - bonnet - cab), _mid(0.95), (0.6, 1.0), CHASSIS),
+        block((-front, front - 0.4), _mid(0.95), (0.6, 1.0), CHASSIS),
+        block((front - bonnet - cab + 0.1, front - bonnet - 0.6), _mid(width - 0.3), (0.4, 0.96), CHASSIS),  # tanks
         block((pivot - 0.45, pivot + 0.45), _mid(0.9), (1.0, 1.12), CHASSIS),
         _plates(length, 0.75),
     ]
@@ -237,8 +240,9 @@ def _trailer(rng: np.random.Generator) -> tuple[Model, float]:
     rear = -front + float(rng.uniform(1.3, 2.6))
     legs = [block((front - 3.0, front - 2.85), (y - 0.08, y + 0.08), (0.25, 1.2), CHASSIS) for y in (-0.6, 0.6)]
     beam = block((-front, rear + 2.0), _mid(1.0), (0.8, 1.18), CHASSIS)
+    skirts = [block((rear + 2.0, front - 3.2), _mid(width - 0.06), (0.4, 1.18), skin)] if rng.random() < 0.4 else []
     guard = block((-front, -front + 0.12), _mid(width - 0.2), (0.5, 0.65), Material(reflectance=0.8))
-    solids = cargo + legs + [beam, guard] + _axles(width, 0.5, [], [rear, rear + 1.25])
+    solids = cargo + legs + skirts + [beam, guard] + _axles(width, 0.5, [], [rear, rear + 1.25])
     return boxed("VEHICULAR_TRAILER", solids), front - 0.9
 
 
@@ -278,7 +282,7 @@ def motorcycle(rng: np.random.Generator) -> Model:
     """A motorcycle or a scooter without its rider: MOTORCYCLE."""
     length, height, radius = _uniform(rng, (1.85, 2.2), (1.05, 1.3), (0.25, 0.32))
     axle, body = length / 2 - radius, paint(rng)
-    handlebar = (0.38 * length - radius, 0.0, height - 0.1)
+    handlebar = (BAR_X, 0.0, height - BAR_BELOW_TOP)
     fork_turn = (0.0, -0.42, 0.0)
     solids = [
         wheel(axle, 0.0, radius, 0.12),
@@ -305,11 +309,14 @@ def _mid(width: float) -> Span:
     return -width / 2, width / 2
 
 
-def _lower_body(length, width, shoulder, clearance, nose, screen, body) -> list[Solid]:
-    """What lies below the shoulder: full width between the bumpers, a narrower bonnet that falls to the front."""
+def _lower_body(length, width, shoulder, clearance, nose, screen, body, top=None) -> list[Solid]:
+    """What lies below the shoulder: full width between the bumpers, a narrower bonnet that falls to the front.
+
+    top: of the part of full width; that of the bonnet's front edge if None
+    """
     inset = 0.045 * length
     return [
-        block((-length / 2 + inset, length / 2 - inset), _mid(width), (clearance, min(nose, shoulder) - 0.06), body),
+        block((-length / 2 + inset, length / 2 - inset), _mid(width), (clearance, (top or nose) - 0.06), body),
         slab((length / 2, nose), (screen, shoulder - 0.02), nose - clearance - 0.15, width - 0.24, body),
     ]
 
@@ -318,7 +325,7 @@ def _cabin(x: Span, width: float, z: Span, body: Material, glazed: bool = True) 
     """Roof and pillars around side windows."""
     height, windows = z[1] - z[0], None
     if glazed:
-        pane = min(0.95, (x[1] - x[0]) / 2)
+        pane = (x[1] - x[0]) / (2 if x[1] - x[0] < 2.2 else 4)
         windows = Windows((pane, height + 1.0), (pane - 0.09, 0.7 * height), 0.1 * height, 0.03)
     return block(x, _mid(width), z, Material(body.reflectance, windows=windows))
 
@@ -354,7 +361,7 @@ def _cab(rng, front: float, length: float, width: float, height: float, bonnet: 
     windows = Windows((length, 9.0), (0.7, 0.65), glass_low - floor, 0.04)
     solids = [
         block((face - length, face - 0.07), _mid(width), (floor, height), Material(body.reflectance, windows=windows)),
-        slab((face, glass_low), (face - 0.1, glass_high), 0.12, width - 0.2, GLASS),
+        slab((face, glass_low), (face - 0.1, glass_high), 0.12, width - 0.2, PANE),
         block((face - 0.5, front), _mid(width - 0.05), (0.35, 0.75 if bonnet else glass_low), body),
     ]
     if bonnet:
