@@ -333,7 +333,9 @@ def _cabin(x: Span, width: float, z: Span, body: Material, glazed: bool = True) 
 def _screen(low: Span, high: Span, width: float) -> Solid:
     """A windscreen so thick that it fills the triangle below its slope."""
     run, rise = abs(high[0] - low[0]), high[1] - low[1]
-    return slab(low, (high[0], high[1] - 0.02), run * rise / float(np.hypot(run, rise)), width - 0.06, GLASS)
+    thickness = run * rise / float(np.hypot(run, rise))
+    # panes are upright faces; through what lies flatter the cabin behind is seen
+    return slab(low, (high[0], high[1] - 0.02), thickness, width - 0.06, PANE if rise > run else GLASS)
 
 
 def _four_wheels(length: float, width: float, radius: float) -> list[Solid]:
