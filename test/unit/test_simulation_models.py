@@ -40,7 +40,7 @@ POINTS += [roadside.bench, roadside.bin, roadside.bus_shelter, roadside.house]
 LONG = [roadside.hedge, roadside.fence, roadside.wall, roadside.guard_rail, roadside.facade_row, roadside.office_block]
 LONG += [roadside.gantry, roadside.bridge]
 SEEDS = range(50)
-LIMB_SLACK = 0.04  # metres by which a limb may leave the box, which is found from a few angles of its swing
+LIMB_SLACK = 0.003  # metres by which a limb may leave the box, which is found from a few angles of its swing
 
 
 def models(kind, seed) -> list[Model]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from zeroflow_core.simulation.solids import Shape, Solid
+from zeroflow_core.simulation.solids import Solid, rotation_from_turn, solid_extent
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,19 @@ class Model:
     limbs: tuple[Limb, ...] = ()
 
 
-def boxed(category: str | None, solids: list[Solid], limbs: list[Limb] = []) -> Model:  # noqa: B006
+def boxed(category: str | None, solids: Sequence[Solid], limbs: Sequence[Limb] = ()) -> Model:
     """The model with the tightest box around its solids and its limbs in every position."""
-    corners = [_corners(solid) for solid in solids]
+    corners = [_corners(solid, np.eye(3)) for solid in solids]
     for limb in limbs:
-        for angle in np.linspace(-limb.swing, limb.swing, 9):
-            c, s = np.cos(angle), np.sin(angle)
-            turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-            corners += [_corners(solid) @ turn.T + limb.joint for solid in limb.solids]
+        for angle in np.linspace(-limb.swing, limb.swing, 17):
+            turn = rotation_from_turn(np.array([0.0, angle, 0.0]))
+            corners += [_corners(solid, turn) + limb.joint for solid in limb.solids]
     low, high = np.concatenate(corners).min(axis=0), np.concatenate(corners).max(axis=0)
     size, centre = high - low, (high + low) / 2
     return Model(category, tuple(solids), tuple(map(float, size)), tuple(map(float, centre)), tuple(limbs))
 
 
-def _corners(solid: Solid) -> np.ndarray:
-    """Points (M,3) in the body's frame whose bounding box is the solid's."""
-    h, rotation = np.array(solid.half), solid.rotation
-    if solid.shape is Shape.BOX:
-        extent = np.abs(rotation) @ h
-    elif solid.shape is Shape.ELLIPSOID:
-        extent = np.sqrt((rotation * h) ** 2 @ np.ones(3))
-    else:
-        extent = np.sqrt((rotation[:, :2] * h[:2]) ** 2 @ np.ones(2)) + np.abs(rotation[:, 2]) * h[2]
-    return np.array(solid.centre) + np.array([extent, -extent])
+def _corners(solid: Solid, turn: np.ndarray) -> np.ndarray:
+    """Two points (2,3) whose bounding box is that of the solid, turned about the origin by `turn` (3,3)."""
+    extent = solid_extent(solid, turn @ solid.rotation)
+    return turn @ solid.centre + np.array([extent, -extent])

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from zeroflow_core.simulation.scene import Scene
-from zeroflow_core.simulation.solids import Shape, Solid, rotation_from_turn
+from zeroflow_core.simulation.solids import Shape, Solid, rotation_from_turn, solid_extent
 from zeroflow_core.simulation.tracks import KNOT_S
 
 GROUND = -1
@@ -357,16 +357,6 @@ class Window:
         o = tuple(a - row.index_select(0, solid) for a, row in zip(o, self._centre, strict=True))
         c, s = (row.index_select(0, solid) for row in caster._yaw)
         return tuple((c * x + s * y, c * y - s * x, z) for x, y, z in (o, u, w))
-
-
-def solid_extent(solid: Solid, rotation: np.ndarray) -> np.ndarray:
-    """Half extents (3,) of the box around a solid in a frame in which it is turned by `rotation` (3,3), metres."""
-    half = np.array(solid.half)
-    if solid.shape is Shape.BOX:
-        return np.abs(rotation) @ half
-    if solid.shape is Shape.ELLIPSOID:
-        return np.linalg.norm(rotation * half, axis=1)
-    return np.linalg.norm(rotation[:, :2] * half[:2], axis=1) + np.abs(rotation[:, 2]) * half[2]
 
 
 # --- shapes of half extent 1: how far along o + λ d a ray enters, and whether it does ---------------------------

@@ -64,8 +64,8 @@ class Simulator:
     @property
     def mounting(self) -> dict[str, SE3]:
         """ego_SE3_sensor by name. AV2's tools ask for up_lidar and down_lidar, so those are always there."""
-        poses = {mounted.head.name: mounted.ego_SE3_head for mounted in self._heads}
-        first = self._heads[0].ego_SE3_head
+        poses = {head.name: head.vehicle_SE3_head for head in self.scanner.heads}
+        first = self.scanner.heads[0].vehicle_SE3_head
         return {"up_lidar": first, "down_lidar": first} | poses
 
     def stamp_ns(self, k: int) -> int:
@@ -157,7 +157,7 @@ class _MountedHead:
 
     def __init__(self, head: Head, scanner: Scanner, device: torch.device) -> None:
         self.head = head
-        self.ego_SE3_head = SE3(rotation_from_turn(np.array([*head.tilt, 0.0])), np.array(head.position))
+        self.ego_SE3_head = head.vehicle_SE3_head
         order = np.argsort(head.elevations, kind="stable")
         tangents = np.tan(np.radians(np.array(head.elevations)[order]))
         self.step = (-1 if head.clockwise else 1) * 2 * np.pi / head.columns

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.geometry import SE3
+from zeroflow_core.simulation.solids import rotation_from_turn
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Head:
     position: tuple[float, float, float] = (1.35, 0.0, 1.64)
     tilt: tuple[float, float] = (0.0, 0.0)
     first_laser: int = 0
+
+    @property
+    def vehicle_SE3_head(self) -> SE3:
+        """Pose of the mounted head in the vehicle frame."""
+        return SE3(rotation_from_turn(np.array([*self.tilt, 0.0])), np.array(self.position))
 
 
 @dataclass(frozen=True)

@@ -87,3 +87,13 @@ def rotation_from_turn(turn: np.ndarray) -> np.ndarray:
         [-sp, cp * sr, cp * cr],
     ]
     return np.moveaxis(np.array([[element.T for element in row] for row in rows]), (0, 1), (-2, -1))
+
+
+def solid_extent(solid: Solid, rotation: np.ndarray) -> np.ndarray:
+    """Half extents (3,) of the box around a solid in a frame in which it is turned by `rotation` (3,3), metres."""
+    half = np.array(solid.half)
+    if solid.shape is Shape.BOX:
+        return np.abs(rotation) @ half
+    if solid.shape is Shape.ELLIPSOID:
+        return np.linalg.norm(rotation * half, axis=1)
+    return np.linalg.norm(rotation[:, :2] * half[:2], axis=1) + np.abs(rotation[:, 2]) * half[2]
