@@ -13,6 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -72,8 +73,9 @@ def simulation(
     task = Task(sensor, scene, sweeps, device)
     check_simulation(sensor, scene, device)
     console = Console()
-    table = Table(title=f"{sensor} in {scene}, {sweeps} sweeps after {_WARM_UP} to warm up, {device}")
-    for heading in ("processes × threads", "sweeps/s", "s/sweep: median", "p10 … p90", "points/sweep"):
+    title = f"{sensor} in {scene} on {device}: {sweeps} sweeps in each process, after {_WARM_UP} to warm up"
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    for heading in ("processes × threads", "sweeps/s", "ms: p10", "median", "p90", "points"):
         table.add_column(heading, justify="right")
     speeds = []
     with Console(stderr=True).status("timing") as status:
@@ -84,8 +86,7 @@ def simulation(
             table.add_row(
                 f"{processes} × {threads}",
                 f"{speed.per_second:.1f}",
-                f"{speed.median_s:.4f}",
-                f"{speed.low_s:.4f} … {speed.high_s:.4f}",
+                *(f"{1000 * seconds:.1f}" for seconds in (speed.low_s, speed.median_s, speed.high_s)),
                 f"{speed.points:,}",
             )
     console.print(table)
