@@ -13,6 +13,7 @@ from zeroflow_core.simulation.scene import EGO_SIZE
 from zeroflow_core.simulation.stage import Part, Stage
 from zeroflow_core.simulation.traffic import HEADWAY, STANDING, Driver, drive, moods
 
+NEAR = 150.0  # metres; who never comes that near the ego is left out
 Ride = tuple[Rig, Driver]
 
 
@@ -26,7 +27,8 @@ class Lane:
     spacing:  between vehicles, on average, metres; inf for none
     kinds:    of vehicles, see cast.vehicle
     restless: how often someone brakes, times a minute
-    turns:    paths that leave it and the arc lengths where they do; one in five vehicles takes one
+    turns:    (rising arc length, path) where paths leave it; who starts before may take one of the next two
+    turning:  share of those who do
     stops:    (arc length, from time, until time) of lines to halt at
     """
 
@@ -38,6 +40,7 @@ class Lane:
     kinds: str = "city"
     restless: float = 2.0
     turns: tuple[tuple[float, Path], ...] = ()
+    turning: float = 0.2
     stops: tuple[tuple[float, float, float], ...] = ()
 
 
@@ -65,8 +68,8 @@ def fill(
                 leader.speed = _calm(leader.speed, leader.leader, leader.start + leader.front)
         if leader is not None:
             s = min(s, leader.start - leader.rear - rig.front - STANDING - rng.uniform(0.3, 1.3) * speed * HEADWAY)
-        turns = [path for where, path in lane.turns if where > s + 20]
-        path = turns[rng.integers(len(turns))] if turns and rng.random() < 0.2 else lane.path
+        turns = [path for where, path in lane.turns if where > s + 20][:2]
+        path = turns[rng.integers(len(turns))] if turns and rng.random() < lane.turning else lane.path
         wish = moods(rng, times, speed, lane.restless)
         speed = speed if leader is None else _calm(speed, leader, s + rig.front)
         for line, begin, _ in lane.stops:
@@ -89,11 +92,14 @@ def _calm(speed: float, leader: Driver, front: float) -> float:
 
 
 def set_off(stage: Stage, ego: Driver, rides: list[Ride]) -> None:
-    """Drive everybody; the ego enters the stage first, then whoever has room."""
+    """Drive everybody; the ego enters the stage first, then who comes near it and has room, one after the other."""
     travelled = drive([ego, *(driver for _, driver in rides)], stage.times)
     stage.enter_ego(poses.ego(stage.terrain, ego.path, travelled[0], EGO_SIZE))
+    looks = slice(None, None, 10)
+    there = ego.path.at(travelled[0, looks])
     for (rig, driver), s in zip(rides, travelled[1:], strict=True):
-        stage.enter(*rig.parts(stage.terrain, driver.path, s))
+        if np.linalg.norm(driver.path.at(s[looks]) - there, axis=1).min() < NEAR:
+            stage.enter(*rig.parts(stage.terrain, driver.path, s))
 
 
 def park_row(

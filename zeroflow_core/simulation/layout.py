@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroflow_core.simulation.paths import Course
+from zeroflow_core.simulation.paths import Course, Path
 from zeroflow_core.simulation.poses import columns
 from zeroflow_core.simulation.scene import Lane
 
@@ -35,6 +35,14 @@ def lane(course: Course, begin: float, end: float, d: float, width: float, **kin
     s = np.linspace(begin, end, max(int(abs(end - begin) / VERTEX), 1) + 1)
     half = np.sign(end - begin) * width / 2
     return Lane(course.at(s, d + half), course.at(s, d - half), **kind)
+
+
+def lane_along(path: Path, begin: float, end: float, width: float, **kind: bool) -> Lane:
+    """A lane about a path between two of its arc lengths."""
+    s = np.linspace(begin, end, max(int((end - begin) / VERTEX), 1) + 1)
+    middle, heading = path.at(s), path.heading(s)
+    left = np.stack([-np.sin(heading), np.cos(heading)], axis=1) * width / 2
+    return Lane(middle + left, middle - left, **kind)
 
 
 def crossing(course: Course, s: float, half_width: float, width: float = 4.0) -> tuple[np.ndarray, np.ndarray]:

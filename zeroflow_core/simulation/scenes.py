@@ -30,7 +30,9 @@ def make_scene(name: str, seed: int, seconds: float, density: float = 1.0) -> Sc
         raise ZeroFlowError(f"Density has to be between 0 (no traffic) and 3, not {density:g}. 1 is usual.")
 
     # torch comes with these, and who only asks for the names should not wait for it
+    from zeroflow_core.simulation.highway import make_highway
+    from zeroflow_core.simulation.junction import make_junction
     from zeroflow_core.simulation.street import make_street
 
-    makers = {"street": make_street}
+    makers = {"street": make_street, "junction": make_junction, "highway": make_highway}
     return makers[name](seed, seconds, density)

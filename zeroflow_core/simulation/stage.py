@@ -49,7 +49,7 @@ class Stage:
         """Add what moves as a group, such as truck and trailer, unless it would run into something."""
         boxes = [self._traffic.box(part.track, part.model.size, part.model.centre, margin) for part in parts]
         for box, half in boxes:
-            if not self._traffic.free(box, half) or not self.plot.covers(box[:2, [0, -1]].T).all():
+            if not self._traffic.free(box, half):
                 return False
         for part, (box, half) in zip(parts, boxes, strict=True):
             self._occupy(box, half, part.model.centre[2] + part.model.size[2] / 2)

@@ -26,6 +26,7 @@ SIDE_REACH = 90.0  # metres of side streets
 class Plan:
     """Measures of a street, metres.
 
+    begin, end: of what is there to see, as s of the course; traffic comes and goes `beyond` metres further
     lanes:   in each direction; lane: width of one
     bicycles: width of the strip for them, parking: of the one to park in, sidewalk: beyond the kerb
     """
@@ -33,6 +34,7 @@ class Plan:
     course: Course
     begin: float
     end: float
+    beyond: float
     lanes: int
     lane: float
     bicycles: float
@@ -43,10 +45,14 @@ class Plan:
     def half_width(self) -> float:
         return self.lanes * self.lane + self.bicycles + self.parking
 
-    def path(self, direction: int, lane: int) -> Path:
-        """Along a lane, the inner one being 0; direction: 1 with rising s, -1 against."""
-        d = -direction * (lane + 0.5) * self.lane
-        return self.course.path(*(self.begin, self.end)[::direction], d)
+    def path(self, direction: int, across: float) -> Path:
+        """Along the street, `across` metres to the right of its middle; direction: 1 with rising s, -1 against."""
+        ends = (self.begin - self.beyond, self.end + self.beyond)
+        return self.course.path(*ends[::direction], -direction * across)
+
+    def lane_path(self, direction: int, k: int) -> Path:
+        """Along lane k, the inner one being 0."""
+        return self.path(direction, (k + 0.5) * self.lane)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def make_street(seed: int, seconds: float, density: float) -> Scene:
     times = knot_times(seconds)
     stands = rng.random() < 0.2
     speed = 0.0 if stands else float(rng.uniform(3.0, 15.0))
-    plan = _plan(rng, -REACH, REACH + speed * (seconds + 1))
+    plan = _plan(rng, seconds, speed)
     sides, zebra, radius = _side_streets(rng, plan), _zebra(rng, seconds), float(rng.uniform(4, 8))
     roads = (plan.course.road(plan.half_width), *(side.course.road(side.half_width) for side in sides))
     terrain = Terrain(roads=roads, kerb=float(rng.uniform(0.10, 0.16)), corner_radius=radius, **relief(rng))
@@ -97,16 +103,16 @@ def make_street(seed: int, seconds: float, density: float) -> Scene:
 def _traffic(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], zebra: Zebra | None, speed, density) -> tuple:
     """The ego's driver, and all others with what they drive; the ego would like to go at `speed` m/s."""
     ego_lane, rides = int(rng.integers(plan.lanes)), []
-    path = plan.path(1, ego_lane)
-    ego = ego_driver(rng, times, path, -plan.begin, speed, 2.5, _halts(plan, path, zebra))
+    path = plan.lane_path(1, ego_lane)
+    ego = ego_driver(rng, times, path, plan.beyond - plan.begin, speed, 2.5, _halts(plan, path, zebra))
     for direction in (1, -1):
         for k in range(plan.lanes):
-            path, mine = plan.path(direction, k), direction == 1 and k == ego_lane
+            path, mine = plan.lane_path(direction, k), direction == 1 and k == ego_lane
             flow = Lane(
                 path,
                 0.0,
                 path.length,
-                max(speed, 3.0) if mine else float(rng.uniform(5, 15)),
+                max(speed, 3.0) if mine else float(rng.uniform(5, 13.5)),
                 float(rng.uniform(18, 45)) / density if density else np.inf,
                 restless=float(rng.uniform(1, 6)),
                 turns=_turns(plan, sides, direction, k),
@@ -114,8 +120,7 @@ def _traffic(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], zebra:
             )
             rides += fill(rng, times, flow, ego if mine else None)
         if plan.bicycles:
-            d = -direction * (plan.lanes * plan.lane + plan.bicycles / 2)
-            path = plan.course.path(*(plan.begin, plan.end)[::direction], d)
+            path = plan.path(direction, plan.lanes * plan.lane + plan.bicycles / 2)
             spacing = 50 / density if density else np.inf
             rides += fill(rng, times, Lane(path, 0.0, path.length, 6.0, spacing, "bicycles"))
     return ego, rides + _from_sides(rng, times, plan, sides, density)
@@ -131,13 +136,15 @@ def _zebra(rng: np.random.Generator, seconds: float) -> Zebra | None:
     return Zebra(s, tuple(taken))
 
 
-def _plan(rng: np.random.Generator, begin: float, end: float) -> Plan:
+def _plan(rng: np.random.Generator, seconds: float, speed: float) -> Plan:
+    begin, end = -REACH, REACH + speed * (seconds + 1)
     bend = 0.0 if rng.random() < 0.4 else float(rng.uniform(-1, 1)) * min(1 / 120, 2.6 / (end - begin))
     start, heading = rng.uniform(-150, 150, 2), float(rng.uniform(-np.pi, np.pi))
     return Plan(
         Course((float(start[0]), float(start[1])), heading, bend),
         begin,
         end,
+        beyond=15.0 * seconds,
         lanes=1 if rng.random() < 0.6 else 2,
         lane=float(rng.uniform(3.0, 3.6)),
         bicycles=float(rng.uniform(1.5, 2.0)) if rng.random() < 0.5 else 0.0,
@@ -160,14 +167,14 @@ def _side_streets(rng: np.random.Generator, plan: Plan) -> list[SideStreet]:
 
 def _turns(plan: Plan, sides: list[SideStreet], direction: int, lane: int) -> tuple[tuple[float, Path], ...]:
     """Ways out of a lane into the side streets: right from the outer one, left from the inner one."""
-    path, turns = plan.path(direction, lane), []
+    path, turns = plan.lane_path(direction, lane), []
     for side in sides:
         where = path.nearest(plan.course.at(side.s))
         if lane == plan.lanes - 1:
             turns.append((where - 15, turn(path, side.leave(-direction), 6.5)))
         if lane == 0:
             turns.append((where - 15, turn(path, side.leave(direction), 10.0)))
-    return tuple(turns)
+    return tuple(sorted(turns, key=lambda way: way[0]))
 
 
 def _halts(plan: Plan, path: Path, zebra: Zebra | None) -> tuple[tuple[float, float, float], ...]:
@@ -183,7 +190,7 @@ def _from_sides(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], den
     for side in sides:
         for way in (1, -1):
             straight = side.arrive(way)
-            onto = plan.path(way, plan.lanes - 1)
+            onto = plan.lane_path(way, plan.lanes - 1)
             line = SIDE_REACH - plan.half_width - 1.0
             go = float(rng.uniform(times[0] - 4, times[-1] + 6))
             flow = Lane(

@@ -89,12 +89,12 @@ def gardens(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
         s += run + rng.uniform(1.0, 4.0)
     for s in verge.along(rng, 5.0, 0.5):
         beyond = verge.sidewalk + rng.uniform(1.2, max(verge.setback + 1, 3.0))
-        plant = roadside.bush(rng) if rng.random() < 0.7 else _tree(rng)
-        stage.place(plant, verge.at(s, beyond), rng.uniform(0, 2 * np.pi))
+        green = roadside.bush(rng) if rng.random() < 0.7 else plant(rng)
+        stage.place(green, verge.at(s, beyond), rng.uniform(0, 2 * np.pi))
     for s in verge.along(rng, 9.0, 0.5):  # what is seen between the houses
         beyond = verge.sidewalk + verge.setback + rng.uniform(2, 35)
-        plant = _tree(rng) if rng.random() < 0.7 else roadside.bush(rng)
-        stage.place(plant, verge.at(s, beyond), rng.uniform(0, 2 * np.pi))
+        green = plant(rng) if rng.random() < 0.7 else roadside.bush(rng)
+        stage.place(green, verge.at(s, beyond), rng.uniform(0, 2 * np.pi))
 
 
 def alley(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
@@ -104,8 +104,8 @@ def alley(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
     gap, conifers = rng.uniform(8, 16), rng.random() < 0.08
     for s in verge.along(rng, gap, 0.1):
         if rng.random() < 0.85:
-            plant = roadside.conifer(rng) if conifers else roadside.tree(rng)
-            stage.place(plant, verge.at(s, 0.8), rng.uniform(0, 2 * np.pi), clear=0.3)
+            green = roadside.conifer(rng) if conifers else roadside.tree(rng)
+            stage.place(green, verge.at(s, 0.8), rng.uniform(0, 2 * np.pi), clear=0.3)
 
 
 def furniture(stage: Stage, rng: np.random.Generator, verge: Verge, density: float = 1.0) -> None:
@@ -142,7 +142,7 @@ def roadsides(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
     gardens(stage, rng, verge)
 
 
-def _tree(rng: np.random.Generator) -> roadside.Solids:
+def plant(rng: np.random.Generator) -> roadside.Solids:
     return roadside.conifer(rng) if rng.random() < 0.25 else roadside.tree(rng)
 
 

@@ -12,6 +12,7 @@ from zeroflow_core.simulation.tracks import KNOT_S
 LATERAL = 2.2  # comfortable acceleration across in bends, m/s²
 BRAKING = 1.6  # comfortable, m/s²
 HARDEST = 3.0  # either way, m/s²
+FASTEST = 34.5  # anybody, m/s
 STANDING = 2.0  # gap to whoever stands in front, metres
 HEADWAY = 1.1  # gap when driving, seconds
 
@@ -42,13 +43,15 @@ class Driver:
 
 def moods(rng: np.random.Generator, times: np.ndarray, speed: float, restless: float) -> np.ndarray:
     """Wished speeds (K,) about `speed` m/s: now and then (`restless`: times a minute) someone brakes or stops."""
-    wish = np.full(len(times), speed)
-    begin = times[0] + rng.exponential(60 / max(restless, 1e-3)) * 0.5
+    parts, wish = ((0.0, 0.35, 0.6, 1.15), np.full(len(times), speed))
+    if speed > 17:  # nobody stops there for nothing
+        parts = (0.8, 0.85, 0.9, 1.1)
+    begin = times[0] + rng.exponential(60 / restless) * 0.5
     while begin < times[-1]:
-        lasts, part = rng.uniform(1.5, 5.0), rng.choice([0.0, 0.35, 0.6, 1.25], p=[0.25, 0.25, 0.3, 0.2])
+        lasts, part = rng.uniform(1.5, 5.0), rng.choice(parts, p=[0.25, 0.25, 0.3, 0.2])
         wish[(times >= begin) & (times < begin + lasts)] *= part
-        begin += lasts + rng.exponential(60 / max(restless, 1e-3))
-    return wish
+        begin += lasts + rng.exponential(60 / restless)
+    return np.minimum(wish, FASTEST)
 
 
 def drive(drivers: list[Driver], times: np.ndarray) -> np.ndarray:
