@@ -19,9 +19,6 @@ from zeroflow_core.simulation.truth import ActorBox, Truth
 
 START_NS = 315_960_000_000_000_000  # stamp of the first sweep, in the years that Argoverse 2's clock shows
 
-# The vehicle that carries the scanner, seen by its own beams: half extents and centre in the vehicle frame, metres.
-_OWN_BODY = (((2.45, 0.93, 0.3), (1.4, 0.0, 0.2)), ((1.0, 0.6, 0.6), (1.2, 0.0, 0.5)))
-
 
 @dataclass(frozen=True)
 class SimulatedSweep:
@@ -169,15 +166,15 @@ class _MountedHead:
         self.tangents = torch.tensor(tangents, dtype=torch.float32, device=device)
         self.laser = torch.tensor(order + head.first_laser, device=device)
         direction = self.level[:, None] + tangents[:, None] * self.ego_SE3_head.rotation[:, 2]
-        blocked = _meets_own_body(self.ego_SE3_head.translation, direction)
+        blocked = _meets(scanner.own_body, self.ego_SE3_head.translation, direction)
         self.clear = torch.from_numpy(~blocked.ravel()).to(device)
 
 
-def _meets_own_body(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """(C,B) bool, of rays (C,B,3) from `origin` (3,), all in the vehicle frame."""
+def _meets(boxes, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(C,B) bool, of rays (C,B,3) from `origin` (3,) and boxes (half extents, centre), all in the vehicle frame."""
     inverse = 1 / np.where(np.abs(direction) < 1e-9, 1e-9, direction)
     met = np.zeros(direction.shape[:2], dtype=bool)
-    for half, centre in _OWN_BODY:
+    for half, centre in boxes:
         middle, reach = (np.array(centre) - origin) * inverse, np.array(half) * np.abs(inverse)
         near, far = (middle - reach).max(axis=-1), (middle + reach).min(axis=-1)
         met |= (near <= far) & (far > 0)

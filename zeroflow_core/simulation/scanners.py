@@ -54,6 +54,7 @@ class Scanner:
     range_noise: standard deviation, metres
     dropout:     share of returns lost whatever they meet
     sensitivity: the return (reflectance · cos of incidence / range²) that is seen half of the time, 1/m²
+    own_body:    boxes of the vehicle that its own beams must get past: (half extents, centre) in the vehicle frame
     """
 
     heads: tuple[Head, ...]
@@ -62,6 +63,10 @@ class Scanner:
     dropout: float = 0.01
     sensitivity: float = 4e-6
     sweep_s: float = 0.1
+    own_body: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...] = (
+        ((2.45, 0.93, 0.3), (1.4, 0.0, 0.2)),
+        ((1.0, 0.6, 0.6), (1.2, 0.0, 0.5)),
+    )
 
 
 # Elevation of each laser of a VLP-32C, by laser number.
@@ -99,7 +104,7 @@ SCANNERS = {
                 180.0,
                 False,
                 0.0,
-                (0.0, 0.0, 1.40),
+                (1.2, 0.0, 1.40),
             ),
         ),
         max_range=120.0,
