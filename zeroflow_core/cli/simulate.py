@@ -63,10 +63,10 @@ def simulate(
         )
     seconds = time.monotonic() - start
     kept = logs - len(written.new)
-    said = f"{len(written.new)} logs written"
+    said = f"{len(written.new)} {'log' if len(written.new) == 1 else 'logs'} written"
     if points:
         said += f": {len(points)} sweeps of {sum(points) / len(points):,.0f} points in {seconds:.1f} s"
-        said += f", {len(points) / seconds:.1f} sweeps/s, {_megabytes(written.new):.0f} MB"
+        said += f", {len(points) / seconds:.1f} sweeps/s, {_megabytes(written.new):.1f} MB"
     if kept:
         said += f"; {kept} were there already"
     print(said)

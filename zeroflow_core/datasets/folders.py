@@ -13,8 +13,6 @@ from pathlib import Path
 
 from zeroflow_core.errors import ZeroFlowError
 
-_PATIENCE_S = 15.0
-
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
@@ -42,13 +40,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path, patience: float = 0.0) -> None:
     """Remove what writers of `path` left behind that were killed.
+
+    patience: seconds to wait for one that is still at work
 
     Raises:
         ZeroFlowError: somebody is writing `path` now, or the file system refuses.
     """
-    deadline = time.monotonic() + _PATIENCE_S  # a writer whose parent was killed needs a moment to give up
+    deadline = time.monotonic() + patience
     try:
         for hidden in path.parent.glob(f".{path.name}.*"):
             while True:

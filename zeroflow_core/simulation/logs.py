@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from zeroflow_core.simulation.workers import run_in_workers
 
 SPLITS = ("train", "val", "test")
 MIXED = "mixed"  # one scene after the other
+PATIENCE_S = 15.0  # which workers need to notice that the run they belonged to was killed
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,12 @@ def simulate_logs(
     jobs = jobs or (_cores() if device == "cpu" else 1)
     if min(jobs, len(missing)) > 1:
         tasks = [(path, drive, device) for path, drive in missing]
-        run_in_workers(write_afresh, tasks, min(jobs, len(missing)), lambda points: on_sweep(points, False))
+        try:
+            run_in_workers(write_afresh, tasks, min(jobs, len(missing)), lambda points: on_sweep(points, False))
+        finally:
+            for path in paths:  # of a worker that was killed
+                with suppress(ZeroFlowError):
+                    remove_leftovers(path)
     else:
         for path, drive in missing:
             write_afresh(path, drive, device, lambda points: on_sweep(points, False))
@@ -89,7 +96,7 @@ def simulate_logs(
 
 def write_afresh(path: Path, drive: Drive, device: str, on_sweep: Callable[[int], None]) -> None:
     """write_drive, after removing what is left of an earlier attempt that was killed."""
-    remove_leftovers(path)
+    remove_leftovers(path, PATIENCE_S)
     write_drive(path, drive, device, on_sweep)
 
 
