@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -97,9 +98,9 @@ def _source(
     odom: str | None,
 ) -> _Source:
     name = f"generated street {seed}" if log is None else log.resolve().name
-    if log is None:
-        from zeroflow_core.simulation.log import simulate_log
+    from zeroflow_core.simulation.log import read_velocity, simulate_log
 
+    if log is None:
         log = workspace / "log"
         with console.status(f"Generating a street with {sweeps} sweeps"):
             simulate_log(log, seed=seed, sweeps=sweeps)
@@ -107,7 +108,7 @@ def _source(
     if log.is_dir() and not (log / "metadata.yaml").exists():
         bag = workspace / "bag"
         _record(console, log, bag)
-    return _open(name, bag, points, odom, lambda stamp_ns: _true_velocity(log, stamp_ns))
+    return _open(name, bag, points, odom, partial(read_velocity, log))
 
 
 def _record(console: Console, log: Path, bag: Path) -> None:
@@ -163,17 +164,6 @@ def _only(bag: Bag, kind: str, wanted: str | None, option: str) -> str | None:
     if wanted is None and len(found) > 1:
         raise ZeroFlowError(f"the bag {bag.path} has several {kind} topics; choose with {option}: {names}")
     return wanted or next(iter(found), None)
-
-
-def _true_velocity(log: Path, stamp_ns: int) -> np.ndarray | None:
-    """Velocity over ground (N,3) in m/s of a generated log's points; None where the log does not know it."""
-    path = log / "velocity" / f"{stamp_ns}.feather"
-    if not path.exists():
-        return None
-    from pyarrow import feather
-
-    table = feather.read_table(path)
-    return np.stack([table[f"velocity_{axis}_mps"].to_numpy() for axis in "xyz"], axis=1)
 
 
 def _play(console: Console, source: _Source, out: Path, checkpoint: str, device: str) -> Witness:

@@ -212,3 +212,17 @@ def _add_velocity(log: LogWriter, simulated: SimulatedSweep, seconds: float) -> 
     columns["is_dynamic"] = np.linalg.norm(velocity, axis=1) >= DYNAMIC_SPEED
     columns["instance"] = simulated.actor.astype(np.int32)
     write_table(log.folder / "velocity" / f"{simulated.sweep.stamp_ns}.feather", columns)
+
+
+def read_velocity(log: Path, stamp_ns: int) -> np.ndarray | None:
+    """Velocity over ground (N,3) float32, in m/s, of a simulated log's points at a stamp, in the sweep's vehicle frame.
+
+    None where the log does not know it, as no recorded one does.
+    """
+    path = log / "velocity" / f"{stamp_ns}.feather"
+    if not path.exists():
+        return None
+    from pyarrow import feather
+
+    table = feather.read_table(path)
+    return np.stack([table[f"velocity_{axis}_mps"].to_numpy() for axis in "xyz"], axis=1)
