@@ -158,7 +158,7 @@ def _traffic(rng, times, arms: list[Arm], radius: float, start, speed, wish, aim
                 0.0,
                 ways.straight.length,
                 float(rng.uniform(5, 13)),
-                float(rng.uniform(10, 35)) / density if density else np.inf,
+                float(rng.uniform(25, 70)) / density if density else np.inf,
                 restless=1.0,
                 turns=turns,
                 turning=0.5,
@@ -175,13 +175,13 @@ def _people(stage: Stage, rng: np.random.Generator, arms: list[Arm], radius: flo
     for a, arm in enumerate(arms):
         beyond = arm.half_width + min(1.7, arm.sidewalk - 0.4)
         for begin, end in arm.red:
-            for _ in range(rng.poisson(3.0 * density)):
+            for _ in range(rng.poisson(2.0 * density)):
                 when = rng.uniform(begin + 2.0, max(end - arm.half_width / 0.65 - 2, begin + 3))
                 side, at = rng.choice([-1, 1]), arm.zebra + rng.uniform(-1.6, 1.6)
                 path = arm.course.crossing(at, np.pi / 2).path(-side * beyond - side * 3.0, side * (beyond + 12.0))
                 ways.append((path, beyond + 3.0 - arm.half_width - 1.3 * when))
         neighbour = arms[(a + 1) % 4]
-        for _ in range(rng.poisson(9.0 * density)):
+        for _ in range(rng.poisson(4.5 * density)):
             near = arm.half_width + rng.uniform(1.3, max(arm.sidewalk - 0.4, 1.4))
             far = neighbour.half_width + rng.uniform(1.3, max(neighbour.sidewalk - 0.4, 1.4))
             corner = turn(

@@ -15,6 +15,7 @@ from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import Track
 
 Solids = tuple[Solid, ...]
+TOUCH = 0.36  # metres by which the surroundings may overlap, so that pieces of a fence can join: a raster's diagonal
 MARGIN = 0.2  # metres that actors keep from one another, each side
 
 
@@ -72,20 +73,17 @@ class Stage:
         """
         xy = np.asarray(xy, dtype=float)
         solids = what.solids if isinstance(what, Model) else what
-        boxes, c, s = [_extent(solid) for solid in solids], np.cos(yaw), np.sin(yaw)
-        areas = []
-        for (x, y, z), (ex, ey, ez) in boxes:
-            px, py = footprint(ex, ey).T + np.array([[x], [y]])
-            points = xy + np.stack([c * px - s * py, s * px + c * py], axis=-1)
-            areas.append((points, z - ez, z + ez))
-        if not all(self.plot.covers(points).all() and self.plot.free(points, low) for points, low, _ in areas):
-            return False
+        places = [_Place.of(solid, xy, yaw) for solid in solids]
+        for place in places:
+            points = place.points(0.8, TOUCH)
+            if not self.plot.covers(points).all() or not self.plot.free(points, place.low):
+                return False
         if clear is not None:
-            standing = np.concatenate([points for points, low, _ in areas if low < 1.0])
+            standing = np.concatenate([place.points() for place in places if place.low < 1.0])
             if self.beyond_edge(standing).min() < clear:
                 return False
-        for points, _, high in areas:
-            self.plot.take(points, high)
+        for place in places:
+            self.plot.take(place.points(), place.high)
         track = poses.fixed(self.terrain, xy, yaw, len(self.times), base)
         if isinstance(what, Model):
             self._add(Part(what, track))
@@ -114,9 +112,30 @@ class Stage:
         self.plot.take(sweep(box, half), height)
 
 
-def _extent(solid: Solid) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and half extents (3,) of a box along its body's axes that holds the solid."""
-    return np.array(solid.centre), np.abs(solid.rotation) @ np.array(solid.half)
+@dataclass(frozen=True)
+class _Place:
+    """Where a solid of something stands: a rectangle of half sizes `half` about `middle` in the frame of the whole,
+
+    which is at `xy` and turned by `yaw`; between the heights low and high, metres
+    """
+
+    middle: np.ndarray
+    half: np.ndarray
+    low: float
+    high: float
+    xy: np.ndarray
+    yaw: float
+
+    @classmethod
+    def of(cls, solid: Solid, xy: np.ndarray, yaw: float) -> _Place:
+        centre, extent = np.array(solid.centre), np.abs(solid.rotation) @ np.array(solid.half)
+        return cls(centre[:2], extent[:2], centre[2] - extent[2], centre[2] + extent[2], xy, yaw)
+
+    def points(self, part: float = 1.0, off: float = 0.0) -> np.ndarray:
+        """Points (N,2) that fill it; of `part` of it, or of all but `off` metres at the edges if that is more."""
+        x, y = (footprint(*np.maximum(part * self.half, self.half - off)) + self.middle).T
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        return self.xy + np.stack([c * x - s * y, s * x + c * y], axis=-1)
 
 
 def _set(solids: Solids, track: Track) -> list[Solid]:

@@ -113,7 +113,7 @@ def _traffic(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], zebra:
                 0.0,
                 path.length,
                 max(speed, 3.0) if mine else float(rng.uniform(5, 13.5)),
-                float(rng.uniform(18, 45)) / density if density else np.inf,
+                float(rng.uniform(20, 50)) / density if density else np.inf,
                 restless=float(rng.uniform(1, 6)),
                 turns=_turns(plan, sides, direction, k),
                 stops=_halts(plan, path, zebra),
@@ -224,7 +224,7 @@ def _people(stage: Stage, rng: np.random.Generator, plan: Plan, zebra: Zebra | N
     length, ways = plan.end - plan.begin, []
     seconds = stage.times[-1]
     for side in (1, -1):
-        for _ in range(rng.poisson(length / 100 * 7 * density)):
+        for _ in range(rng.poisson(length / 100 * 3.5 * density)):
             d = side * (plan.half_width + rng.uniform(1.3, max(plan.sidewalk - 0.5, 1.5)))
             direction = rng.choice([-1, 1])
             path = plan.course.path(*(plan.begin, plan.end)[::direction], d)
@@ -236,7 +236,7 @@ def _people(stage: Stage, rng: np.random.Generator, plan: Plan, zebra: Zebra | N
     for _ in range(rng.poisson(1.5 * density)):  # and where there is none
         ways.append(_over(rng, plan, rng.uniform(-40, plan.end - 60), rng.uniform(-4, seconds)))
     walk(stage, rng, ways)
-    for _ in range(rng.poisson(length / 100 * 2.0 * density)):
+    for _ in range(rng.poisson(length / 100 * 1.2 * density)):
         d = rng.choice([-1, 1]) * (plan.half_width + rng.uniform(0.8, max(plan.sidewalk - 0.4, 1.0)))
         linger(stage, rng, plan.course.at(rng.uniform(plan.begin, plan.end), d))
 
