@@ -1,11 +1,11 @@
-"""The recipe of the interim student: a coarse, thin FastFlow3D for two CPU cores, from generated streets.
+"""The recipe of the interim student: a coarse, thin FastFlow3D for two CPU cores, from simulated logs.
 
     python -m zeroflow_core.distillation.interim --out interim.safetensors
 
-It learns from the generator's truth, not from a teacher: it stands in until a distilled student ships.
+It learns from the simulation's truth, not from a teacher: it stands in until a distilled student ships.
 Ground is marked by Patchwork++, as in the live node. Both directions in time are learned, so that the node
 can ask for the flow of the newest cloud. The network is convolutional, so it learns on windows a quarter of
-the grid, which costs a quarter of the time. A stopped run goes on where it was.
+the grid, which costs a quarter of the time. A stopped run goes on where it was; it needs 9 GB for its logs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation.losses import speed_weight, weighted_epe
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.fastflow3d.checkpoint import save_model
@@ -30,15 +32,15 @@ from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.student import Student
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import Patchwork, mark_ground
-from zeroflow_core.pairs import FramePair, estimate_flow, make_pair
-from zeroflow_core.simulation.log import simulate_sweeps
-from zeroflow_core.simulation.scanner import SCANNERS, Scanner, SimulatedSweep, scan
-from zeroflow_core.simulation.scene import make_street
+from zeroflow_core.pairs import FramePair, Sweep, estimate_flow, make_pair, remove_ego_motion
+from zeroflow_core.simulation.log import read_velocity, simulate_sweeps
+from zeroflow_core.simulation.logs import MIXED, simulate_logs
+from zeroflow_core.simulation.scenes import SCENES
 
 GRID = FastFlow3DConfig(pillar_size=0.512, channels=16, blocks=(2, 3, 3))
 WINDOW = replace(GRID, minimum=(-24.576, -24.576, -3.0), maximum=(24.576, 24.576, 3.0))
 INTERVAL_S = 0.1
-HELD_OUT = 1  # streets 1 to 99,999 are never trained on: see Samples
+HELD_OUT_SCANNERS = ("av2", "hdl64", "os1-128", "vlp32")
 
 
 @dataclass(frozen=True)
@@ -56,38 +58,45 @@ class Recipe:
     """First it has to dare to see motion, which standing points outnumber; then to leave alone what stands."""
 
     seed: int = 1
+    logs: tuple[tuple[str, int], ...] = (("av2", 150), ("hdl64", 90), ("os1-128", 45), ("vlp32", 45), ("small", 30))
+    sweeps: int = 4
     batch: int = 8
     phases: tuple[Phase, ...] = (
         Phase(2300, 1e-3, 3e-4, (0.1, 0.5)),
         Phase(1200, 4e-4, 1.2e-4, (0.5, 1.0)),
         Phase(250, 2e-4, 6e-5, (2.0, 3.0)),
     )
-    held_out_scenes: int = 30
+    held_out_seeds: int = 5
 
 
-def simulated_pair(seed: int) -> tuple[SimulatedSweep, SimulatedSweep]:
-    """Two consecutive sweeps of the street `seed`, ground marked, by a scanner drawn with the same seed."""
-    rng = np.random.default_rng([seed, 1])
-    scanner = _draw_scanner(rng)
-    scene, start = make_street(seed), rng.uniform(0.0, 2.0)
-    first, second = (
-        scan(scene, scanner, start + k * INTERVAL_S, round((start + k * INTERVAL_S) * 1e9), rng) for k in (0, 1)
-    )
-    ground = Patchwork()
-    return tuple(replace(s, sweep=mark_ground(s.sweep, ground)) for s in (first, second))
+def make_logs(recipe: Recipe, folder: Path, console: Console) -> list[Path]:
+    """Logs to learn from: every scene, scanners and traffic drawn at random. Those already there are kept."""
+    total = sum(logs for _, logs in recipe.logs) * recipe.sweeps
+    made: list[Path] = []
+    with Progress(TextColumn("logs"), BarColumn(), TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("", total=total)
+        for number, (scanner, logs) in enumerate(recipe.logs):
+            made += simulate_logs(
+                folder / scanner,
+                "train",
+                logs,
+                recipe.sweeps,
+                seed=1000 * recipe.seed + number,
+                scanner=scanner,
+                scene=MIXED,
+                randomise=True,
+                on_sweep=lambda points, kept: progress.advance(bar),
+            ).logs
+    return made
 
 
-def _draw_scanner(rng: np.random.Generator) -> Scanner:
-    """One of the known scanners with other heights, tilts, beams and noise."""
-    scanner = SCANNERS[rng.choice(["av2", "hdl64", "vlp32", "small"], p=[0.4, 0.3, 0.2, 0.1])]
-    elevations = np.asarray(scanner.elevations) + rng.normal(0, 0.4)
-    return replace(
-        scanner,
-        elevations=tuple(elevations[rng.random(len(elevations)) > rng.uniform(0, 0.2)]),
-        height=rng.uniform(1.2, 2.0),
-        range_noise=rng.uniform(0.005, 0.03),
-        dropout=rng.uniform(0.0, 0.15),
-    )
+def labelled_pair(log: Log, k: int, ground: Patchwork) -> tuple[tuple[Sweep, np.ndarray], tuple[Sweep, np.ndarray]]:
+    """Sweeps `k` and `k` + 1, ground marked, each with the motion (N,3) of its points to the other's moment, metres."""
+    first, second = (mark_ground(log.sweep(i), ground) for i in (k, k + 1))
+    ego0_SE3_ego1 = first.world_SE3_ego.inverse() @ second.world_SE3_ego
+    forward = remove_ego_motion(first.points, log.flow_labels(k).total_flow, ego0_SE3_ego1)
+    backward = -INTERVAL_S * read_velocity(log.path, second.stamp_ns)
+    return (first, forward.astype(np.float32)), (second, backward.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -110,25 +119,27 @@ class Samples(torch.utils.data.IterableDataset):
     Every second window lies around a moving point. Each is seen in a heading of its own.
     """
 
-    PER_SCENE = 8
+    PER_PAIR = 8
 
-    def __init__(self, seed: int, window: FastFlow3DConfig, start: int) -> None:
-        self.seed, self.window, self.start = seed, window, start
+    def __init__(self, logs: list[Path], seed: int, window: FastFlow3DConfig, start: int) -> None:
+        self.logs, self.seed, self.window, self.start = logs, seed, window, start
 
     def __iter__(self) -> Iterator[Sample]:
-        scene = self.start
+        pair_number, ground = self.start, Patchwork()
+        pairs = [(path, k) for path in self.logs for k in range(len(Log(path)) - 1)]
         while True:
-            rng = np.random.default_rng([self.seed, scene])
-            first, second = simulated_pair(self.seed * 100_000 + scene)
-            for s0, s1, label in ((first, second, first.forward), (second, first, second.backward)):
+            epoch, place = divmod(pair_number, len(pairs))
+            path, k = pairs[np.random.default_rng([self.seed, epoch]).permutation(len(pairs))[place]]
+            rng = np.random.default_rng([self.seed, epoch, place])
+            first, second = labelled_pair(Log(path), k, ground)
+            for (sweep0, label), (sweep1, _) in ((first, second), (second, first)):
                 wrong_odometry = SE3.from_yaw(rng.normal(0, 5e-4), rng.normal(0, 0.008, 3))
-                s1 = replace(s1.sweep, world_SE3_ego=s1.sweep.world_SE3_ego @ wrong_odometry)
-                pair = make_pair(s0.sweep, s1)
+                pair = make_pair(sweep0, replace(sweep1, world_SE3_ego=sweep1.world_SE3_ego @ wrong_odometry))
                 for around_motion in (True, False, True, False):
                     sample = self._sample(pair, label, rng, around_motion)
                     if min(len(sample.pc0), len(sample.pc1)) >= 100:
                         yield sample
-            scene += 1
+            pair_number += 1
 
     def _sample(self, pair: FramePair, label: np.ndarray, rng: np.random.Generator, around_motion: bool) -> Sample:
         kept = ~pair.is_ground0
@@ -161,15 +172,16 @@ def window_flow(model: FastFlow3D, samples: list[Sample]) -> list[tuple[torch.Te
     return model.decode(pillars0, canvases0, canvases1, bf16=True)
 
 
-def train(recipe: Recipe, folder: Path, console: Console) -> FastFlow3D:
-    """Train on windows, phase by phase; `folder` holds the state of each, from which a stopped run goes on."""
+def train(recipe: Recipe, logs: list[Path], folder: Path, console: Console) -> FastFlow3D:
+    """Train on windows of `logs`, phase by phase; from the state of each in `folder` a stopped run goes on."""
     torch.manual_seed(recipe.seed)
     model = FastFlow3D(WINDOW).to(memory_format=torch.channels_last).train()
     decoder = _decoder_weights(model)
     scales = [torch.linalg.vector_norm(weight.detach()) for weight in decoder]
     first_step = 0
     for number, phase in enumerate(recipe.phases, start=1):
-        _train_phase(model, decoder, scales, recipe, phase, first_step, folder / f"phase{number}.pt", console)
+        state = folder / f"phase{number}.pt"
+        _train_phase(model, decoder, scales, recipe, phase, logs, first_step, state, console)
         first_step += phase.steps
     return model
 
@@ -180,6 +192,7 @@ def _train_phase(
     scales: list[torch.Tensor],
     recipe: Recipe,
     phase: Phase,
+    logs: list[Path],
     first_step: int,
     path: Path,
     console: Console,
@@ -206,7 +219,8 @@ def _train_phase(
     if step >= phase.steps:
         return
 
-    data = Samples(recipe.seed, WINDOW, start=(first_step + step) * recipe.batch // Samples.PER_SCENE)
+    start = (first_step + step) * recipe.batch // Samples.PER_PAIR
+    data = Samples(logs, recipe.seed, WINDOW, start)
     loader = torch.utils.data.DataLoader(data, batch_size=recipe.batch, num_workers=1, collate_fn=list)
     columns = (TextColumn(path.stem), BarColumn(), TextColumn("{task.completed}/{task.total} {task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
@@ -247,19 +261,16 @@ def _decoder_weights(model: FastFlow3D) -> list[torch.nn.Parameter]:
     return weights
 
 
-def evaluate(student: Student, scenes: int) -> FlowErrors:
-    """Errors on held-out streets seen by every scanner, on the very road the node takes, both ways through time."""
+def evaluate(student: Student, seeds: int) -> FlowErrors:
+    """Errors on worlds never trained on, of every scene and by every scanner, on the road the node takes, both ways
+    through time."""
     errors, ground = FlowErrors(), Patchwork()
-    for seed in range(HELD_OUT, HELD_OUT + scenes):
-        for scanner in SCANNERS:
-            first, second = simulate_sweeps(seed, 2, scanner)
-            sweep0, sweep1 = (mark_ground(simulated.sweep, ground) for simulated in (first, second))
-            for pair, truth in (
-                (make_pair(sweep0, sweep1), first.forward),
-                (make_pair(sweep1, sweep0), second.backward),
-            ):
-                flow = estimate_flow(student, pair)
-                errors.add(flow.vectors[~pair.is_ground0], truth[~pair.is_ground0], pair.dt)
+    for seed, scene, scanner in product(range(seeds), SCENES, HELD_OUT_SCANNERS):
+        first, second = simulate_sweeps(seed, 2, scanner, scene)
+        sweep0, sweep1 = (mark_ground(simulated.sweep, ground) for simulated in (first, second))
+        for pair, truth in ((make_pair(sweep0, sweep1), first.flow), (make_pair(sweep1, sweep0), second.backward)):
+            flow = estimate_flow(student, pair)
+            errors.add(flow.vectors[~pair.is_ground0], truth[~pair.is_ground0], pair.dt)
     return errors
 
 
@@ -268,7 +279,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--folder", type=Path, default=Path("out/interim"), help="training state and loss curve")
+    parser.add_argument("--folder", type=Path, default=Path("out/interim"), help="logs, training state, loss curve")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     options = parser.parse_args(arguments)
 
@@ -276,7 +287,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     model = FastFlow3D(GRID)
-    model.load_state_dict(train(recipe, options.folder, console).state_dict())
+    logs = make_logs(recipe, options.folder / "logs", console)
+    model.load_state_dict(train(recipe, logs, options.folder, console).state_dict())
     minutes = (time.monotonic() - began) / 60
     metadata = {
         "name": "interim",
@@ -290,8 +302,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     from zeroflow_core.fastflow3d.student import load_student
 
-    errors = evaluate(load_student(options.out, device="cpu"), recipe.held_out_scenes)
-    console.print(f"{options.out}: trained in {minutes:.1f} minutes; on {recipe.held_out_scenes} held-out streets:")
+    errors = evaluate(load_student(options.out, device="cpu"), recipe.held_out_seeds)
+    console.print(f"{options.out}: made in {minutes:.1f} minutes; on worlds never trained on:")
     console.print_json(json.dumps(errors.to_dict()))
 
 

@@ -130,7 +130,7 @@ def listen(scanner: Scanner, surface: Surface, stretch: torch.Tensor, generator:
     distance = distance + noise[0] * torch.sqrt(scanner.range_noise**2 + surface.roughness**2)
     seen = (luck < visible) & ~surface.lost & (distance > MIN_RANGE) & (distance < scanner.max_range)
     rows = torch.nonzero(seen).squeeze(1)
-    intensity = 100 * surface.reflectance * (0.25 + 0.75 * surface.slant) + 2 * noise[1]
+    intensity = 80 * surface.reflectance * (0.15 + 0.85 * surface.slant) + 1.5 * noise[1]
     intensity = intensity.index_select(0, rows).round().clamp(0, 255)
     return Echoes(rows, distance.index_select(0, rows), intensity)
 

@@ -64,7 +64,7 @@ class Scanner:
     sensitivity: float = 4e-6
     sweep_s: float = 0.1
     own_body: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...] = (
-        ((2.45, 0.93, 0.3), (1.4, 0.0, 0.2)),
+        ((2.3, 0.9, 0.28), (1.4, 0.0, 0.2)),
         ((1.0, 0.6, 0.6), (1.2, 0.0, 0.5)),
     )
 
