@@ -21,6 +21,8 @@ SENSORS, SCENES = ("av2", "hdl64", "os1-128"), ("street", "junction", "highway")
 _TOLERANCE = 1.15  # ratio to the nearest of the real values below which nothing is called a difference
 _SHARE_FLOOR = 1.0  # per cent added to shares before they are compared, or the rarest would differ most
 _TOLD = 8  # differences in words
+_LEAST = 0.01  # of a real value, for a share of it to say something
+_WIDTH = 132  # characters of the table with three scenes: rather that than numbers cut off
 
 
 @dataclass
@@ -66,8 +68,7 @@ def realism(
     from zeroflow_core.bench.samples import check_simulation
 
     console, progress = Console(), Console(stderr=True)
-    if not console.is_terminal:
-        console.width = 120  # of the table in a file
+    console.width = max(console.width, _WIDTH)
     if synthetic is None:
         for name, one in product(sensor, scene):
             check_simulation(name, one, device)
@@ -180,8 +181,8 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _ratio(value: float, reference: float) -> float:
-    """NaN where it says nothing: of an unknown value, or by zero."""
-    return value / reference if reference > 0 else np.nan
+    """NaN where it says nothing: of an unknown value, or by next to nothing."""
+    return value / reference if reference > _LEAST else np.nan
 
 
 def _text(value: float) -> str:

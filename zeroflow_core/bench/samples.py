@@ -14,7 +14,7 @@ from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep, remove_ego_motion
 
 _BY_BEAMS = {32: "vlp32", 64: "hdl64", 128: "os1-128"}
-_UNKNOWN_ORIGIN = (0.0, 0.0, 1.40)  # where logs that say nothing have theirs: 1.73 m above the road
+_UNKNOWN_ORIGIN = (0.0, 0.0, 1.56)  # where the beams of an HDL-64E meet on KITTI's car, in the middle of its two blocks
 _GROUND_THRESHOLD = 0.4  # metres, as in ground.MapRaster
 _SIMULATED_FROM = 10  # sweep of a simulated scene to begin with, so that its first second has brought it to life
 
