@@ -245,16 +245,17 @@ class Caster:
         level = [part - columns.level[2] * leaning for part, leaning in zip(columns.level[:2], lean, strict=True)]
         above = z - height(x, y)
         ratio = 1.06
-        distance = torch.tensor(ratio ** np.arange(int(np.log(max_range) / np.log(ratio)) + 2), dtype=torch.float32)
-        distance = distance.to(self.device)
+        count = int(np.log(max_range / _NEAREST) / np.log(ratio)) + 2
+        distance = torch.tensor(_NEAREST * ratio ** np.arange(count), dtype=torch.float32).to(self.device)
         px, py = (
             (start - above * leaning)[:, None] + forward[:, None] * distance
             for start, leaning, forward in zip((x, y), lean, level, strict=True)
         )
-        tangent = ((height(px, py) - z[:, None]) / distance - columns.level[2][:, None]) / columns.up[2][:, None]
+        fall = z[:, None] - height(px, py)  # (C, count), from the head down to the ground at each distance
+        tangent = (-fall / distance - columns.level[2][:, None]) / columns.up[2][:, None]
         horizon = torch.cummax(tangent, dim=1).values
         index = torch.searchsorted(horizon, columns.tangents.expand(len(horizon), beams).contiguous()).flatten()
-        ray = torch.nonzero(index < len(distance)).squeeze(1)
+        ray = torch.nonzero((index < count) & (index > 0)).squeeze(1)
         index = index.index_select(0, ray)
         column = torch.div(ray, beams, rounding_mode="floor")
         t = columns.tangents.index_select(0, ray - column * beams)
@@ -267,9 +268,11 @@ class Caster:
         def clearance(o, d, depth: torch.Tensor) -> torch.Tensor:
             return o[2] + depth * d[2] - height(o[0] + depth * d[0], o[1] + depth * d[1])
 
-        far = distance.index_select(0, index)
-        near = torch.where(index > 0, far / ratio, 0.3)
-        over, under = clearance(o, d, near), clearance(o, d, far)
+        place = column * count + index
+        near, far = distance.index_select(0, index - 1), distance.index_select(0, index)
+        over, under = (
+            fall.flatten().index_select(0, at) + depth * d[2] for at, depth in ((place - 1, near), (place, far))
+        )
         depth, missed = far, under
         for _ in range(2):  # false position
             depth = near + (far - near) * (over / (over - under)).nan_to_num(0.5).clamp(0, 1)
