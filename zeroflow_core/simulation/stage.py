@@ -10,7 +10,7 @@ from zeroflow_core.simulation import poses
 from zeroflow_core.simulation.clearance import Plot, Traffic, footprint, sweep
 from zeroflow_core.simulation.model import Model
 from zeroflow_core.simulation.scene import EGO_CENTRE_X, EGO_SIZE, Actor, Body, RoadMap, Scene
-from zeroflow_core.simulation.solids import Solid
+from zeroflow_core.simulation.solids import Shape, Solid
 from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import Track
 
@@ -74,6 +74,9 @@ class Stage:
         xy = np.asarray(xy, dtype=float)
         solids = what.solids if isinstance(what, Model) else what
         places = [_Place.of(solid, xy, yaw) for solid in solids]
+        if isinstance(what, Model):  # what has a box keeps all of it for itself
+            half = tuple(length / 2 for length in what.size)
+            places.append(_Place.of(Solid(Shape.BOX, half, what.centre), xy, yaw))
         for place in places:
             points = place.points(0.8, TOUCH)
             if not self.plot.covers(points).all() or not self.plot.free(points, place.low):
