@@ -18,7 +18,10 @@ import zeroflow_core
 
 SHARED = ("launch", "config", "rosbags")
 MARKERS = "share/ament_index/resource_index/packages"
-COMMANDS = {"zeroflow_core": {"infer", "convert", "doctor"}, "zeroflow_ros": {"flow_node", "replay", "demo"}}
+COMMANDS = {
+    "zeroflow_core": {"infer", "convert", "simulate", "doctor"},
+    "zeroflow_ros": {"flow_node", "replay", "demo"},
+}
 
 
 def _run(command: list, cwd: Path, **environment: str) -> str:

@@ -16,8 +16,8 @@ from zeroflow_core.pairs import remove_ego_motion
 from zeroflow_core.simulation.log import Drive, simulate_log, simulate_sweeps
 from zeroflow_core.simulation.log_map import clip
 from zeroflow_core.simulation.scanners import scanner_named
-
 from zeroflow_core.simulation.scenes import SCENES
+
 VEHICLES = {"REGULAR_VEHICLE", "LARGE_VEHICLE", "BOX_TRUCK", "TRUCK", "TRUCK_CAB", "VEHICULAR_TRAILER", "BUS"}
 VEHICLES |= {"ARTICULATED_BUS", "SCHOOL_BUS", "MOTORCYCLE", "BICYCLE"}
 
@@ -201,22 +201,25 @@ def test_vehicles_are_in_their_cuboids_and_av2s_flow_is_the_truth(av2_pairs):
     judged = 0
     for log, stamp_ns, points, _, cuboids, flow in av2_pairs:
         labels = labels_of(log, stamp_ns)
-        truth, instance = flow_of(labels), labels["instance"]
-        off = np.linalg.norm(flow.flow.numpy() - truth, axis=1)
+        instance = labels["instance"]
+        off = np.linalg.norm(flow.flow.numpy() - flow_of(labels), axis=1)
+        at_home, boxes_around = np.zeros(len(points), dtype=bool), np.zeros(len(points), dtype=int)
         for track, cuboid in cuboids_to_id_cuboid_map(cuboids).items():
-            own = instance == int(track.rpartition("-")[2], 16)
-            if cuboid.category not in VEHICLES or own.sum() < 20:
-                continue
             cuboid.length_m += BOUNDING_BOX_EXPANSION
             cuboid.width_m += BOUNDING_BOX_EXPANSION
-            _, inside = cuboid.compute_interior_points(points[own])
-            assert inside.mean() >= 0.98, (log.name, stamp_ns, track)
-            # where no other box overlaps, av2's flow is that of this one
-            assert np.percentile(off[own][inside], 98) <= 0.02, (log.name, stamp_ns, track)
-            judged += 1
-        background = (instance < 0) & (flow.category_indices.numpy() == 0)
-        assert off[background].max() < 1e-3
-        assert flow.is_valid.numpy()[instance >= 0].mean() > 0.99
+            _, inside = cuboid.compute_interior_points(points)
+            own = instance == int(track.rpartition("-")[2], 16)
+            if cuboid.category in VEHICLES and own.sum() >= 20:
+                assert inside[own].mean() >= 0.98, (log.name, stamp_ns, track)
+                judged += 1
+            at_home |= own & inside
+            boxes_around += inside
+        valid = flow.is_valid.numpy()  # not of what leaves the range
+        clear = at_home & valid & (boxes_around == 1)  # where boxes overlap, av2 takes any
+        assert clear.sum() > 0.9 * (instance >= 0).sum()
+        assert off[clear].max() <= 0.02
+        assert off[(instance < 0) & (boxes_around == 0)].max() < 1e-3
+        assert valid[instance >= 0].mean() > 0.99
     assert judged >= 20
 
 
