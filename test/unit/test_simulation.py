@@ -72,9 +72,11 @@ def test_points_are_where_the_object_is_when_the_beam_passes():
     assert len(rows) > 15
     for row in rows:
         time = 0.1 + simulated.sweep.time_offset_ns[row] * 1e-9
-        local = body.track.pose(TIMES, time).inverse().transform(
-            simulated.sweep.points[row : row + 1].astype(float) + [0, 0, EGO_HEIGHT]
-        )[0]
+        local = (
+            body.track.pose(TIMES, time)
+            .inverse()
+            .transform(simulated.sweep.points[row : row + 1].astype(float) + [0, 0, EGO_HEIGHT])[0]
+        )
         assert np.min(np.abs(np.abs(local[:2]) - [2.0, 1.0])) < 1e-3, "on a side of the box"
 
 

@@ -25,7 +25,7 @@ def resembling(log: Log) -> str | None:
     if ring is None or len(ring) == 0 or ring.max() == 0:
         return None
     places = [pose.translation for name, pose in log.calibration().items() if "lidar" in name]
-    if any(np.linalg.norm(place - places[0]) > 0.01 for place in places):
+    if any(np.linalg.norm(place - places[0]) > 0.1 for place in places):
         return "av2"
     return _BY_BEAMS.get(1 << int(ring.max()).bit_length())  # the highest beams may have seen nothing but sky
 

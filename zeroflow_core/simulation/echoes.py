@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from zeroflow_core.simulation.raycast import GROUND, Caster, Columns, Vector, chance
+from zeroflow_core.simulation.raycast import GROUND, Caster, Columns, Vector
 from zeroflow_core.simulation.scanners import Scanner
 from zeroflow_core.simulation.solids import Shape
 
 MIN_RANGE = 1.0  # metres
 
-_ROAD, _VERGE = (0.14, 0.008), (0.30, 0.03)  # reflectance, and roughness across the surface in metres
-_MOST_GROUND_NOISE = 0.08  # metres along the beam: at grazing incidence its own width blurs the bumps
-_GLASS_LOSS, _GLASS_REFLECTANCE = 0.7, 0.1
+_ROAD, _VERGE = (0.14, 0.002), (0.30, 0.008)  # reflectance, and roughness along the beam in metres
+_LEAF_M = 0.12  # size of what is rough
+_GLASS_LOSS, _GLASS_REFLECTANCE, _PANE_M = 0.7, 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Surfaces:
         panes = [m.windows for m in materials]
         self._panes = tensor([(*p.spacing, *p.size, p.sill, p.depth) if p else (0.0,) * 6 for p in panes], 6)
 
-    def meet(self, columns: Columns, ray: torch.Tensor, depth: torch.Tensor, solid: torch.Tensor, salt: int) -> Surface:
+    def meet(self, columns: Columns, ray: torch.Tensor, depth: torch.Tensor, solid: torch.Tensor) -> Surface:
         """ray, depth, solid: (M,), of raycast.Hits, without those that meet nothing"""
         beams = len(columns.tangents)
         column = torch.div(ray, beams, rounding_mode="floor")
@@ -65,14 +65,14 @@ class Surfaces:
         is_ground = solid == GROUND
         parts = [torch.nonzero(is_ground).squeeze(1), torch.nonzero(~is_ground).squeeze(1)]
         of_ground, of_solids = (
-            meet(columns, *(values.index_select(0, rows) for values in (ray, column, t, depth, solid)), salt)
+            meet(columns, *(values.index_select(0, rows) for values in (column, t, depth, solid)))
             for meet, rows in zip((self._ground, self._solids), parts, strict=True)
         )
         order = torch.argsort(torch.cat(parts))
         fields = [(getattr(of_ground, name), getattr(of_solids, name)) for name in Surface.__dataclass_fields__]
         return Surface(*(torch.cat(pair).index_select(0, order) for pair in fields))
 
-    def _ground(self, columns: Columns, ray, column, t, depth, solid, salt: int) -> Surface:
+    def _ground(self, columns: Columns, column, t, depth, solid) -> Surface:
         x, y, z = (
             origin.index_select(0, column) + depth * (level.index_select(0, column) + t * up.index_select(0, column))
             for origin, level, up in zip(columns.origin, columns.level, columns.up, strict=True)
@@ -82,10 +82,9 @@ class Surfaces:
         x0, y0, _ = (float(value) for value in columns.shift)
         verge = self._caster.scene.terrain.beyond_edge(x + x0, y + y0) > 0
         reflectance, roughness = (torch.where(verge, beyond, on) for on, beyond in zip(_ROAD, _VERGE, strict=True))
-        roughness = (roughness / slant).clamp(max=_MOST_GROUND_NOISE)
         return Surface(depth, slant, reflectance, roughness, torch.zeros_like(verge))
 
-    def _solids(self, columns: Columns, ray, column, t, depth, solid, salt: int) -> Surface:
+    def _solids(self, columns: Columns, column, t, depth, solid) -> Surface:
         o, u, w = self._caster.in_unit_frame(columns, solid, column)
         direction = [torch.addcmul(low, high, t) for low, high in zip(u, w, strict=True)]
         place = [torch.addcmul(start, along, depth) for start, along in zip(o, direction, strict=True)]
@@ -106,12 +105,15 @@ class Surfaces:
         glass = upright_face & (pitch_x > 0) & (above > 0)
         glass &= along.remainder(pitch_x.clamp(min=0.1)) < width
         glass &= above.remainder(pitch_z.clamp(min=0.1)) < height
+        deeper = torch.where(glass, recess / slant.clamp(min=0.3), 0.0)
+        # What is rough is so in the same places every time; only a little of it is noise.
+        deeper = deeper + 2 * roughness * self._caster.patch(place, solid, _LEAF_M)
         return Surface(
-            torch.where(glass, depth + recess / (slant * stretch).clamp(min=0.3), depth),
+            depth + deeper / stretch,
             slant,
             torch.where(glass, _GLASS_REFLECTANCE, reflectance),
-            roughness,
-            glass & (chance(ray, solid, salt + 1) < _GLASS_LOSS),
+            0.1 * roughness,
+            glass & (self._caster.patch(place, solid, _PANE_M) < _GLASS_LOSS),
         )
 
 
@@ -130,7 +132,7 @@ def listen(scanner: Scanner, surface: Surface, stretch: torch.Tensor, generator:
     distance = distance + noise[0] * torch.sqrt(scanner.range_noise**2 + surface.roughness**2)
     seen = (luck < visible) & ~surface.lost & (distance > MIN_RANGE) & (distance < scanner.max_range)
     rows = torch.nonzero(seen).squeeze(1)
-    intensity = 80 * surface.reflectance * (0.15 + 0.85 * surface.slant) + 1.5 * noise[1]
+    intensity = scanner.gain * surface.reflectance**1.4 * (0.1 + 0.9 * surface.slant) + 1.5 * noise[1]
     intensity = intensity.index_select(0, rows).round().clamp(0, 255)
     return Echoes(rows, distance.index_select(0, rows), intensity)
 

@@ -11,6 +11,7 @@ each component, which is how gathering and arithmetic are fastest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ NOTHING = -2
 
 _SECTOR = 32  # columns
 _SLACK_M = 0.08  # what may move sideways, and the head with it, while half a sector is fired
+_GAP_M = 0.3  # size of the gaps in leaves, and of what glass mirrors
 _NEAREST = 0.4  # metres, of λ: closer surfaces are not seen
 _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 23}  # rays at a time; on the CPU they should stay in its cache
 
@@ -91,7 +93,7 @@ class Caster:
         self._yaw = self._tensor(np.stack([np.cos(turn[:, 2]), np.sin(turn[:, 2])]))
         self._rest = self._tensor(rest.reshape(count, 9).T)
         self._turned = self._tensor(np.abs(turn[:, :2]).max(axis=1, initial=0) > 1e-9, torch.bool)
-        self._inverse_half = self._tensor(1 / half.T)
+        self._half = self._tensor(half.T)
         self._extent = self._tensor(extent.T)
         self._reach = self._tensor(np.linalg.norm(extent, axis=1))
         self._loss = self._tensor([solid.material.loss for solid in self.solids])
@@ -111,18 +113,14 @@ class Caster:
     def _tensor(self, values, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values), dtype=dtype).to(self.device)
 
-    def cast(self, columns: Columns, max_range: float, salt: int) -> Hits:
-        """The first surface on every ray.
-
-        max_range: metres, of λ
-        salt:      decides, with the numbers of solid and ray, which beams get through leaves and glass
-        """
+    def cast(self, columns: Columns, max_range: float) -> Hits:
+        """The first surface on every ray. max_range: metres, of λ"""
         best = self._ground(columns, max_range)
         window = Window(self, columns)
         for first, last in ((0, self.num_static), (self.num_static, len(self.solids))):
             if last > first:
                 pairs = self._crossed(window, *self._near(window, first, last, max_range), max_range)
-                self._intersect(best, columns.tangents, *pairs, salt)
+                self._intersect(best, columns.tangents, *pairs)
         depth, solid = _unpack(best)
         seen = depth < max_range
         return Hits(torch.where(seen, depth, torch.inf), torch.where(seen, solid, NOTHING))
@@ -172,7 +170,7 @@ class Caster:
 
     # --- solids × rays ----------------------------------------------------------------------------------------
 
-    def _intersect(self, best, tangents, solid, column, first, count, o, u, w, salt: int) -> None:
+    def _intersect(self, best, tangents, solid, column, first, count, o, u, w) -> None:
         """Lower `best` (R,) int64, see _pack, where a solid is nearer."""
         o, u, w = self._to_unit(solid, (o, u, w))
         if len(solid) == 0:
@@ -202,14 +200,24 @@ class Caster:
                 ray = column[a:b].index_select(0, pair) * len(tangents) + beam
                 number = solid[a:b].index_select(0, pair)
                 if lossy:
-                    met &= chance(ray, number, salt) >= self._loss.index_select(0, number)
+                    place = [torch.addcmul(start, along, near) for start, along in zip(origin, direction, strict=True)]
+                    met &= self.patch(place, number, _GAP_M) >= self._loss.index_select(0, number)
                 key = torch.where(met, _pack(near, number), _EMPTY)
                 best.scatter_reduce_(0, ray, key, "amin")
+
+    def patch(self, place: Sequence[torch.Tensor], solid: torch.Tensor, size: float) -> torch.Tensor:
+        """A number in [0, 1), the same all over a patch of `size` metres, for places (P,) in the solids' unit frames.
+
+        Leaves and gaps stay where they are from sweep to sweep, and one beam meets what its neighbour meets.
+        """
+        half = [row.index_select(0, solid) for row in self._half]
+        cells = [(part * scale / size).floor().long() for part, scale in zip(place, half, strict=True)]
+        return chance(cells[0] * 73856093 + cells[1] * 19349663 + cells[2] * 83492791, solid)
 
     def _to_unit(self, solid: torch.Tensor, vectors: tuple[Vector, ...]) -> list[Vector]:
         """From the upright frame of each solid into its own, scaled so that its half extents are 1."""
         turned = torch.nonzero(self._turned.index_select(0, solid)).squeeze(1)
-        scale = [row.index_select(0, solid) for row in self._inverse_half]
+        scale = [row.index_select(0, solid).reciprocal() for row in self._half]
         rest = [row.index_select(0, solid.index_select(0, turned)) for row in self._rest]
         result = []
         for vector in vectors:
@@ -433,9 +441,9 @@ def _away_from_zero(values: torch.Tensor) -> torch.Tensor:
     return torch.where(values.abs() < 1e-9, 1e-9, values)
 
 
-def chance(ray: torch.Tensor, number: torch.Tensor, salt: int) -> torch.Tensor:
-    """Uniform in [0, 1), (P,) float32, the same on every device: a hash of its arguments."""
-    x = (ray * 0x9E3779B1 + number * 0x85EBCA77 + salt * 0xC2B2AE3D) & 0xFFFFFFFF
+def chance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Uniform in [0, 1), (P,) float32, the same on every device: a hash of two integers."""
+    x = (first * 0x9E3779B1 + second * 0x85EBCA77) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & 0xFFFFFFFF
     x = ((x ^ (x >> 12)) * 0x297A2D39) & 0xFFFFFFFF
     return ((x ^ (x >> 15)) >> 8).float() / (1 << 24)

@@ -80,8 +80,7 @@ class Simulator:
         pose = self.ego_pose(begin)
         sequence = np.random.SeedSequence([self.seed, k])
         generator = torch.Generator(self.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
-        salt = int(sequence.generate_state(2, np.uint32)[1])
-        returns = [self._returns(mounted, begin, pose.translation, generator, salt) for mounted in self._heads]
+        returns = [self._returns(mounted, begin, pose.translation, generator) for mounted in self._heads]
         parts = [torch.cat(part).cpu().numpy() for part in zip(*returns, strict=True)]
         order = np.argsort(parts[0], kind="stable")  # as fired, whichever head it was
         offset, laser, intensity, solid, away = (part[order] for part in parts)
@@ -109,14 +108,13 @@ class Simulator:
             cuboids=self._truth.boxes(world, actor, now, pose.translation),
         )
 
-    def _returns(self, mounted: _MountedHead, begin: float, shift: np.ndarray, generator: torch.Generator, salt: int):
+    def _returns(self, mounted: _MountedHead, begin: float, shift: np.ndarray, generator: torch.Generator):
         """One head's M returns: seconds after begin, laser, intensity, solid (M,); world less shift (M,3)."""
         columns = self._columns(mounted, begin, shift)
-        salt += mounted.head.first_laser
-        hits = self._caster.cast(columns, self.scanner.max_range, salt)
+        hits = self._caster.cast(columns, self.scanner.max_range)
         ray = torch.nonzero((hits.solid != NOTHING) & mounted.clear).squeeze(1)
         solid = hits.solid.index_select(0, ray)
-        surface = self._surfaces.meet(columns, ray, hits.depth.index_select(0, ray), solid, salt)
+        surface = self._surfaces.meet(columns, ray, hits.depth.index_select(0, ray), solid)
         beams = len(columns.tangents)
         stretch = torch.sqrt(1 + columns.tangents**2)
         echoes = listen(self.scanner, surface, stretch.index_select(0, ray % beams), generator)

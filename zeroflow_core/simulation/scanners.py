@@ -1,7 +1,8 @@
 """Spinning LiDARs as their makers describe them, and variations of them for training.
 
 Sources: the VLP-32C's and HDL-64E's laser tables (their manuals), OS1-128 (data sheet, 1024 columns at 10 Hz);
-Argoverse 2's two heads, their mounting, phases and firing times as its calibration and sweeps show them.
+Argoverse 2's two heads and their vehicle as its calibration and sweeps show them; the HDL-64E's angles, heights and
+vehicle as KITTI's sweeps do.
 """
 
 from __future__ import annotations
@@ -54,18 +55,20 @@ class Scanner:
     range_noise: standard deviation, metres
     dropout:     share of returns lost whatever they meet
     sensitivity: the return (reflectance · cos of incidence / range²) that is seen half of the time, 1/m²
+    gain:        intensity of a return from a white surface at right angles
     own_body:    boxes of the vehicle that its own beams must get past: (half extents, centre) in the vehicle frame
     """
 
     heads: tuple[Head, ...]
     max_range: float = 200.0
-    range_noise: float = 0.012
+    range_noise: float = 0.005
     dropout: float = 0.01
     sensitivity: float = 4e-6
+    gain: float = 90.0
     sweep_s: float = 0.1
     own_body: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...] = (
-        ((2.3, 0.9, 0.28), (1.4, 0.0, 0.2)),
-        ((1.0, 0.6, 0.6), (1.2, 0.0, 0.5)),
+        ((2.3, 0.9, 0.2), (1.4, 0.0, 0.2)),
+        ((1.3, 0.65, 0.6), (0.7, 0.0, 0.37)),
     )
 
 
@@ -95,22 +98,20 @@ SCANNERS = {
             ),
         )
     ),
+    # The upper half of its lasers looks out above the lower half. Its vehicle is another one.
     "hdl64": Scanner(
         (
+            Head("lidar", tuple(np.linspace(1.94, -8.31, 32)), 2016, 180.0, False, 0.0, (1.2, 0.0, 1.60)),
             Head(
-                "lidar",
-                (*np.linspace(2.0, -8.333, 32), *np.linspace(-8.833, -24.333, 32)),
-                2083,
-                180.0,
-                False,
-                0.0,
-                (1.2, 0.0, 1.40),
+                "lidar", tuple(np.linspace(-9.0, -25.0, 32)), 2016, 180.0, False, 0.0, (1.2, 0.0, 1.52), first_laser=32
             ),
         ),
-        max_range=120.0,
-        range_noise=0.02,
+        max_range=80.0,
+        range_noise=0.009,
+        gain=330.0,
+        own_body=(((1.625, 0.65, 0.6), (1.075, 0.0, 0.35)),),
     ),
-    "os1-128": Scanner((Head("lidar", tuple(np.linspace(22.5, -22.5, 128)), 1024),), max_range=170.0, range_noise=0.02),
+    "os1-128": Scanner((Head("lidar", tuple(np.linspace(22.5, -22.5, 128)), 1024),), max_range=170.0, range_noise=0.01),
     "vlp32": Scanner((Head("lidar", _VLP32, _VLP32_COLUMNS),)),
     "small": Scanner((Head("lidar", tuple(np.linspace(-15.0, 15.0, 16)), 620),), 100.0, 0.02, 0.03, 1e-5),
 }
