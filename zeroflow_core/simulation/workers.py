@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -55,9 +55,15 @@ def run_in_workers(
                 elif waiting:
                     connection.send((function, waiting.pop()))
                 else:
+                    connection.close()  # which ends it
                     busy.remove(connection)
+    except BaseException:
+        for connection, process in workers.items():
+            connection.close()
+            process.terminate()
+        raise
     finally:
-        _stop(workers)
+        _wait_for(workers.values())
 
 
 def _start() -> tuple[Connection, subprocess.Popen]:
@@ -73,11 +79,8 @@ def _start() -> tuple[Connection, subprocess.Popen]:
     return Connection(ours.detach()), process
 
 
-def _stop(workers: dict[Connection, subprocess.Popen]) -> None:
-    for connection, process in workers.items():
-        connection.close()  # an idle one ends at that
-        process.terminate()
-    for process in workers.values():
+def _wait_for(processes: Iterable[subprocess.Popen]) -> None:
+    for process in processes:
         try:
             process.wait(_FAREWELL_S)
         except subprocess.TimeoutExpired:
