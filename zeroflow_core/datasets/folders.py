@@ -63,7 +63,7 @@ def remove_leftovers(path: Path, patience: float = 0.0) -> None:
                         raise ZeroFlowError(f"another process is writing {path}; wait for it or stop it") from error
                     time.sleep(0.1)
     except OSError as error:
-        raise ZeroFlowError(f"cannot remove {hidden}, left by an earlier run: {error.strerror or error}") from error
+        raise ZeroFlowError(f"cannot remove what an earlier run left of {path}: {error.strerror or error}") from error
 
 
 @contextmanager
