@@ -28,11 +28,14 @@ def stand(terrain: Terrain, xy: np.ndarray, yaw: np.ndarray, base: float = 0.0, 
 
     Without a base it stands upright, as people do; without a gauge it does not lean sideways.
     """
-    ahead = np.stack([np.cos(yaw), np.sin(yaw)], axis=-1)
-    left = np.stack([-ahead[..., 1], ahead[..., 0]], axis=-1)
-    wheels = [xy + ahead * (f * base / 2) + left * (g * gauge / 2) for f in (1, -1) for g in (1, -1)]
-    z = ground(terrain, np.stack(wheels))
     turn = np.zeros((*yaw.shape, 3))
+    if base or gauge:
+        ahead = np.stack([np.cos(yaw), np.sin(yaw)], axis=-1)
+        left = np.stack([-ahead[..., 1], ahead[..., 0]], axis=-1)
+        wheels = [xy + ahead * (f * base / 2) + left * (g * gauge / 2) for f in (1, -1) for g in (1, -1)]
+        z = ground(terrain, np.stack(wheels))
+    else:
+        z = ground(terrain, xy[None])
     if gauge:
         turn[..., 0] = np.arctan2(z[0] + z[2] - z[1] - z[3], 2 * gauge)
     if base:

@@ -15,6 +15,7 @@ from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import Track
 
 Solids = tuple[Solid, ...]
+OVERHEAD = 4.4  # metres; what hangs higher is in nobody's way
 TOUCH = 0.36  # metres by which the surroundings may overlap, so that pieces of a fence can join: a raster's diagonal
 MARGIN = 0.2  # metres that actors keep from one another, each side
 
@@ -86,7 +87,8 @@ class Stage:
             if self.beyond_edge(standing).min() < clear:
                 return False
         for place in places:
-            self.plot.take(place.points(), place.high)
+            if place.low < OVERHEAD:
+                self.plot.take(place.points(), place.high)
         track = poses.fixed(self.terrain, xy, yaw, len(self.times), base)
         if isinstance(what, Model):
             self._add(Part(what, track))

@@ -85,16 +85,18 @@ def drive(drivers: list[Driver], times: np.ndarray) -> np.ndarray:
         target = _pedal(v, free, gap, closing, lively)
         a += (np.clip(target, -HARDEST, HARDEST) - a) * min(KNOT_S / 0.25, 1)
         faster = np.maximum(v + a * KNOT_S, 0)
+        faster[(v < 0.05) & (target < 0.1)] = 0  # nobody creeps
         s, v = s + (v + faster) / 2 * KNOT_S, faster
-        a = np.where((v == 0) & (a < 0), 0.0, a)
+        a[(v == 0) & ((a < 0) | (target < 0.1))] = 0
     return travelled
 
 
 def _pedal(v: np.ndarray, free: np.ndarray, gap: np.ndarray, closing: np.ndarray, lively: np.ndarray) -> np.ndarray:
     """Accelerations (D,) of the model at speeds v for a free speed, a gap to what is ahead and the speed towards it."""
     fastest = 1.5 * lively
-    ratio = v / np.maximum(free, 0.1)
+    ratio = v / np.maximum(free, 0.01)
     alone = np.where(ratio <= 1, fastest * (1 - ratio**4), -BRAKING * (1 - 1 / np.maximum(ratio, 1) ** 4))
+    alone = np.where(free > 0, alone, -BRAKING)
     wanted = STANDING + np.maximum(v * HEADWAY + v * closing / (2 * np.sqrt(fastest * BRAKING)), 0)
     return alone - fastest * (wanted / np.maximum(gap, 0.3)) ** 2
 
