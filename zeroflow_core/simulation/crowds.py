@@ -18,7 +18,7 @@ Ride = tuple[Rig, Driver]
 
 
 @dataclass(frozen=True)
-class Lane:
+class Stream:
     """A lane to be filled with traffic.
 
     path:     of those who stay in it
@@ -52,9 +52,7 @@ def ego_driver(
     return Driver(path, start, speed, moods(rng, times, speed, restless), half, half, None, tuple(stops))
 
 
-def fill(
-    rng: np.random.Generator, times: np.ndarray, lane: Lane, ego: Driver | None = None
-) -> list[tuple[Rig, Driver]]:
+def fill(rng: np.random.Generator, times: np.ndarray, lane: Stream, ego: Driver | None = None) -> list[Ride]:
     """Vehicles one behind the other in a lane, each with its driver, the foremost first; `ego` is in it too."""
     rides: list[Ride] = []
     leader, waiting = None, ego

@@ -14,7 +14,7 @@ MIN_RANGE = 1.0  # metres
 
 _ROAD, _VERGE = (0.14, 0.002), (0.30, 0.008)  # reflectance, and roughness along the beam in metres
 _LEAF_M = 0.12  # size of what is rough
-_GLASS_LOSS, _GLASS_REFLECTANCE, _PANE_M = 0.7, 0.1, 0.5
+_GLASS_LOSS, _GLASS_REFLECTANCE, _PANE_M = 0.45, 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def listen(scanner: Scanner, surface: Surface, stretch: torch.Tensor, generator:
     distance = distance + noise[0] * torch.sqrt(scanner.range_noise**2 + surface.roughness**2)
     seen = (luck < visible) & ~surface.lost & (distance > MIN_RANGE) & (distance < scanner.max_range)
     rows = torch.nonzero(seen).squeeze(1)
-    intensity = scanner.gain * surface.reflectance**1.4 * (0.1 + 0.9 * surface.slant) + 1.5 * noise[1]
+    intensity = scanner.gain * surface.reflectance**1.7 * (0.1 + 0.9 * surface.slant) + 1.5 * noise[1]
     intensity = intensity.index_select(0, rows).round().clamp(0, 255)
     return Echoes(rows, distance.index_select(0, rows), intensity)
 

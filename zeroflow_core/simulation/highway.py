@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflow_core.simulation import layout, roadside
-from zeroflow_core.simulation.crowds import Lane, Ride, ego_driver, fill, set_off
+from zeroflow_core.simulation.crowds import Ride, Stream, ego_driver, fill, set_off
 from zeroflow_core.simulation.paths import Course, Path, shift
 from zeroflow_core.simulation.scene import RoadMap, Scene
 from zeroflow_core.simulation.solids import Material
@@ -114,7 +114,7 @@ def _traffic(rng, times: np.ndarray, plan: Plan, speed: float, density: float) -
             here = float(np.clip(here, 1.5, 30.0) if slow else np.clip(here, 17.5, 30.0))
             usual_gap = rng.uniform(3, 9) if slow else rng.uniform(20, 70)
             straight = plan.path(direction, k)
-            flow = Lane(
+            flow = Stream(
                 straight,
                 0.0,
                 straight.length,

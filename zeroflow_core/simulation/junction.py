@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflow_core.simulation import roadside
-from zeroflow_core.simulation.crowds import Lane, Ride, ego_driver, fill, linger, park_row, set_off, walk
+from zeroflow_core.simulation.crowds import Ride, Stream, ego_driver, fill, linger, park_row, set_off, walk
 from zeroflow_core.simulation.layout import corners, crossing, lane, lane_along, relief, strip
 from zeroflow_core.simulation.paths import Course, Path, turn
 from zeroflow_core.simulation.scene import EGO_SIZE, RoadMap, Scene
@@ -74,7 +74,7 @@ def make_junction(seed: int, seconds: float, density: float) -> Scene:
     times = knot_times(seconds)
     speed, waits = float(rng.uniform(5.0, 14.0)), rng.random() < 0.25
     aim = ("straight", "left", "right")[rng.choice(3, p=[0.4, 0.3, 0.3])]
-    start = float(rng.uniform(2, 14) if waits else rng.uniform(0, 3.0 * speed))  # metres to the stop line
+    start = 0.0 if waits else float(rng.uniform(0, 3.0 * speed))  # metres to the stop line
     arms, radius = _arms(rng, seconds, start, speed, aim, waits)
     roads = (arms[0].course.road(arms[0].half_width), arms[1].course.road(arms[1].half_width))
     terrain = Terrain(roads=roads, kerb=float(rng.uniform(0.10, 0.16)), corner_radius=radius, **relief(rng))
@@ -153,7 +153,7 @@ def _traffic(rng, times, arms: list[Arm], radius: float, start, speed, wish, aim
         for k in range(arm.lanes):
             ways = _ways(arms, a, k, radius)
             turns = tuple((arm.outer - arm.line, way) for way in (ways.left, ways.right) if way is not None)
-            flow = Lane(
+            flow = Stream(
                 ways.straight,
                 0.0,
                 ways.straight.length,

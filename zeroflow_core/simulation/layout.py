@@ -13,12 +13,12 @@ VERTEX = 2.0  # metres between the vertices of the map's lines
 
 def relief(rng: np.random.Generator) -> dict:
     """Slope and waves of a Terrain: up to 4 % in all, usually half of that."""
-    direction, steep = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.022)
+    direction, steep = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.025)
     waves = []
     for _ in range(rng.integers(1, 4)):
-        length, heading = rng.uniform(60, 250), rng.uniform(0, 2 * np.pi)
+        length, heading = rng.uniform(50, 180), rng.uniform(0, 2 * np.pi)
         number = 2 * np.pi / length
-        amplitude = rng.uniform(0.001, 0.006) / number  # by the slope it makes
+        amplitude = rng.uniform(0.002, 0.010) / number  # by the slope it makes
         waves.append((number * np.cos(heading), number * np.sin(heading), rng.uniform(0, 2 * np.pi), amplitude))
     slope = (float(steep * np.cos(direction)), float(steep * np.sin(direction)))
     return {"slope": slope, "waves": tuple(tuple(map(float, wave)) for wave in waves)}

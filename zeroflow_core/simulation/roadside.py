@@ -248,7 +248,7 @@ def guard_rail(rng: np.random.Generator, length: float) -> Solids:
 def house(rng: np.random.Generator) -> Solids:
     """A detached house: front at y = 0, ridge along x or across."""
     length, depth = float(rng.uniform(7.0, 14.0)), float(rng.uniform(7.0, 11.0))
-    storeys = int(rng.integers(1, 4))
+    storeys = int(rng.integers(2, 4))
     solids = _building(rng, length, depth, 2.9 * storeys + 0.3, pitched=rng.random() < 0.85)
     if rng.random() < 0.35:  # a garage or an extension beside it
         wing = block((length / 2, length / 2 + 3.4), (-6.5, -0.8), (-SUNK, 2.7), _facade(rng, windows=False))
@@ -262,7 +262,7 @@ def facade_row(rng: np.random.Generator, length: float) -> Solids:
     count = max(1, round(length / float(rng.uniform(7.0, 12.0))))
     shares = rng.uniform(0.7, 1.3, count)
     edges = np.concatenate([[0.0], np.cumsum(shares / shares.sum())]) * length - length / 2
-    storeys = int(rng.integers(2, 5))
+    storeys = int(rng.integers(3, 6))
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         height = 3.0 * max(2, storeys + int(rng.integers(-1, 2))) + float(rng.uniform(0.2, 1.2))
         one = _building(rng, high - low, float(rng.uniform(9.0, 13.0)), height, pitched=rng.random() < 0.5, row=True)

@@ -64,7 +64,7 @@ class Scanner:
     range_noise: float = 0.005
     dropout: float = 0.01
     sensitivity: float = 4e-6
-    gain: float = 90.0
+    gain: float = 130.0
     sweep_s: float = 0.1
     own_body: tuple[tuple[tuple[float, float, float], tuple[float, float, float]], ...] = (
         ((2.3, 0.9, 0.2), (1.4, 0.0, 0.2)),
@@ -108,7 +108,7 @@ SCANNERS = {
         ),
         max_range=80.0,
         range_noise=0.009,
-        gain=330.0,
+        gain=480.0,
         own_body=(((1.625, 0.65, 0.6), (1.075, 0.0, 0.35)),),
     ),
     "os1-128": Scanner((Head("lidar", tuple(np.linspace(22.5, -22.5, 128)), 1024),), max_range=170.0, range_noise=0.01),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflow_core.simulation import surroundings
-from zeroflow_core.simulation.crowds import Lane, ego_driver, fill, linger, park_row, set_off, walk
+from zeroflow_core.simulation.crowds import Stream, ego_driver, fill, linger, park_row, set_off, walk
 from zeroflow_core.simulation.layout import corners, crossing, lane, relief, strip
 from zeroflow_core.simulation.paths import Course, Path, turn
 from zeroflow_core.simulation.roadside import stop_sign
@@ -108,12 +108,12 @@ def _traffic(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], zebra:
     for direction in (1, -1):
         for k in range(plan.lanes):
             path, mine = plan.lane_path(direction, k), direction == 1 and k == ego_lane
-            flow = Lane(
+            flow = Stream(
                 path,
                 0.0,
                 path.length,
                 max(speed, 3.0) if mine else float(rng.uniform(5, 13.5)),
-                float(rng.uniform(20, 50)) / density if density else np.inf,
+                float(rng.uniform(35, 110)) / density if density else np.inf,
                 restless=float(rng.uniform(1, 6)),
                 turns=_turns(plan, sides, direction, k),
                 stops=_halts(plan, path, zebra),
@@ -122,7 +122,7 @@ def _traffic(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], zebra:
         if plan.bicycles:
             path = plan.path(direction, plan.lanes * plan.lane + plan.bicycles / 2)
             spacing = 50 / density if density else np.inf
-            rides += fill(rng, times, Lane(path, 0.0, path.length, 6.0, spacing, "bicycles"))
+            rides += fill(rng, times, Stream(path, 0.0, path.length, 6.0, spacing, "bicycles"))
     return ego, rides + _from_sides(rng, times, plan, sides, density)
 
 
@@ -193,12 +193,12 @@ def _from_sides(rng, times: np.ndarray, plan: Plan, sides: list[SideStreet], den
             onto = plan.lane_path(way, plan.lanes - 1)
             line = SIDE_REACH - plan.half_width - 1.0
             go = float(rng.uniform(times[0] - 4, times[-1] + 6))
-            flow = Lane(
+            flow = Stream(
                 straight if rng.random() < 0.35 else turn(straight, onto, 6.5),
                 5.0,
                 line,
                 float(rng.uniform(4, 10)),
-                float(rng.uniform(20, 60)) / density if density else np.inf,
+                float(rng.uniform(40, 120)) / density if density else np.inf,
                 stops=((line, times[0] - 1, go),),
             )
             rides += fill(rng, times, flow)
@@ -253,7 +253,7 @@ def _over(rng: np.random.Generator, plan: Plan, s: float, when: float) -> tuple[
 
 
 def _surround(stage: Stage, rng: np.random.Generator, plan: Plan, sides: list[SideStreet]) -> None:
-    setback = float(rng.uniform(0, 3) if rng.random() < 0.45 else rng.uniform(3, 12))
+    setback = float(rng.uniform(0, 3) if rng.random() < 0.55 else rng.uniform(3, 9))
     for way in (1, -1):
         verge = Verge(plan.course, plan.begin, plan.end, way, plan.half_width, plan.sidewalk, setback)
         for side in sides:  # what belongs to the corners comes first

@@ -45,7 +45,7 @@ class Verge:
 
 def houses(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
     """Buildings in the style of the street: rows wall to wall, detached houses, offices; a second row behind gaps."""
-    style = rng.choice(3, p=[0.4, 0.4, 0.2])
+    style = rng.choice(3, p=[0.5, 0.25, 0.25])
     s = verge.begin + rng.uniform(0, 10)
     while s < verge.end:
         kind = style if rng.random() < 0.85 else rng.integers(3)
@@ -60,14 +60,14 @@ def houses(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
             else roadside.office_block(rng, length)
         )
         step = length / max(shrink, 0.4)
-        if rng.random() < 0.9:
+        if rng.random() < 0.96:
             back = verge.sidewalk + verge.setback + rng.uniform(0, 1.5 if kind == 0 else 4.0)
             middle = s + step / 2
             stage.place(building, verge.at(middle, back), verge.yaw(middle), clear=verge.sidewalk)
-            if rng.random() < 0.3:
+            if rng.random() < 0.7:
                 behind = roadside.house(rng)
-                stage.place(behind, verge.at(middle, back + rng.uniform(22, 30)), verge.yaw(middle), clear=6.0)
-        s += step + (rng.uniform(0.5, 4) if rng.random() < 0.7 else rng.uniform(6, 20))
+                stage.place(behind, verge.at(middle, back + rng.uniform(18, 28)), verge.yaw(middle), clear=6.0)
+        s += step + (rng.uniform(0.3, 3) if rng.random() < 0.85 else rng.uniform(5, 14))
 
 
 def gardens(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:

@@ -33,6 +33,9 @@ class ActorBox:
     num_points: int
 
 
+_LEAVING_M = 10.0  # beyond the range, boxes stay: what is seen now has one in the next sweep too
+
+
 class Truth:
     """What is known of a scene's actors as a scanner passes them. Points and vectors are in the world frame, metres."""
 
@@ -109,7 +112,7 @@ class Truth:
         size = np.maximum(self._size, 2 * reach)
         count = np.bincount(which, minlength=len(size))
         middle = position + np.einsum("aij,aj->ai", rotation, self._centre)
-        near = np.linalg.norm(middle - ego, axis=1) < self._scanner.max_range
+        near = np.linalg.norm(middle - ego, axis=1) < self._scanner.max_range + _LEAVING_M
         return [ActorBox(int(a), SE3(rotation[a], middle[a]), size[a], int(count[a])) for a in np.flatnonzero(near)]
 
     def _poses(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
