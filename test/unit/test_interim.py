@@ -24,9 +24,9 @@ def test_it_is_small_and_says_what_it_is(student):
     assert student.metadata["interval_s"] == 0.1 and student.metadata["recipe"]["seed"] == 1
 
 
-def test_held_out_streets(student):
-    errors = evaluate(student, scenes=30)
-    assert errors.dynamic_points > 1_000_000 and errors.static_points > 4_000_000
+def test_worlds_it_was_not_trained_on(student):
+    errors = evaluate(student, seeds=2)
+    assert errors.dynamic_points > 100_000 and errors.static_points > 1_000_000
     assert errors.dynamic_epe <= 0.5 * errors.dynamic_epe_of_zero
     assert errors.static_too_fast <= 0.02
 
