@@ -76,6 +76,12 @@ def test_logs_are_where_av2s_are_and_the_same_whoever_writes_them(complete, tmp_
     assert (Path(example) / "sensors" / "lidar").is_dir()
 
 
+def test_no_split_has_a_log_of_another(tmp_path):
+    made = [simulate_logs(tmp_path, split, 1, 1, 7, "small", jobs=1).logs[0] for split in ("train", "val", "test")]
+    assert len({log.name for log in made}) == 3
+    assert len({_files(log / "sensors").popitem()[1] for log in made}) == 3
+
+
 def test_complete_logs_are_kept(complete):
     before = {path: path.stat().st_mtime_ns for path in complete.rglob("*")}
     result = _run("--out", complete, "--logs", 3, "--sweeps", 3, *SMALL)

@@ -20,11 +20,13 @@ from zeroflow_core.simulation.scan import SimulatedSweep, Simulator
 from zeroflow_core.simulation.scanners import Scanner, scanner_named
 from zeroflow_core.simulation.scene import Scene
 from zeroflow_core.simulation.scenes import SCENES, make_scene
+from zeroflow_core.simulation.truth import ActorBox
 
 MAX_DENSITY = 3.0
 
 _POSES_PER_SWEEP = 10
 _LATE = 0.2  # share of a sweep by which its beams may lag
+_STEP_M = 0.02  # of the coordinates as they are stored, in float16
 
 # Changes with the simulation: the same arguments then give another drive, which must not pass for the old one.
 _EDITION = 1
@@ -112,8 +114,9 @@ def write_drive(
     """Write a drive as a log to the folder `out`, which appears when everything is written.
 
     It holds what a log of AV2's sensor dataset holds, but for cameras. Points are in float16, and everything below
-    is for the points as they are stored. Cuboids are of all annotated objects within range, seen or not, at the
-    place where the beams met them. Beside that there are
+    is for the points as they are stored. Cuboids are of the objects that at least one beam of the log meets, whenever
+    they are within range; each stands where the beams met it, and has one size, which holds its points in all sweeps,
+    smeared as they are. Beside that there are
 
     ``flow_labels/<stamp>.feather`` for every sweep but the last: AV2's columns (flow_tx_m, flow_ty_m, flow_tz_m:
         total flow into the next vehicle frame, ego motion included; classes, dynamic, is_ground_0), then instance
@@ -138,42 +141,52 @@ def write_drive(
         for k in range(drive.sweeps):
             simulated = simulator.sweep(k)
             log.add_sweep(simulated.sweep)
-            log.add_cuboids(simulated.sweep.stamp_ns, tracks.cuboids(simulated))
-            _add_velocity(log, simulated, drive.scanner.sweep_s)
+            tracks.add(simulated)
+            _add_velocity(log, simulated)
             if previous is not None:
                 _add_labels(log, previous, simulated, tracks.classes)
             previous = simulated
             on_sweep(len(simulated.sweep))
+        for stamp_ns, cuboids in tracks.cuboids():
+            log.add_cuboids(stamp_ns, cuboids)
         poses = _add_poses(log, simulator, drive.sweeps)
         write_map(log.folder / "map", out.name, simulator.scene, np.array([pose.translation[:2] for pose in poses]))
 
 
 class _Tracks:
-    """Names and classes of a scene's actors."""
+    """A scene's actors as annotated tracks: those that are seen in the log, each with one box for all of it."""
 
     def __init__(self, scene: Scene, log_id: str) -> None:
         from av2.evaluation.scene_flow.constants import CATEGORY_TO_INDEX
 
-        self._actors = scene.actors
-        self._ids = [f"{log_id.rpartition('-')[0]}-{k:012x}" for k in range(len(scene.actors))]
+        count = len(scene.actors)
+        self._categories = [actor.category for actor in scene.actors]
+        self._ids = [f"{log_id.rpartition('-')[0]}-{k:012x}" for k in range(count)]
         # one more: index -1 is the background
-        self.classes = np.array([CATEGORY_TO_INDEX[actor.category] for actor in scene.actors] + [0], dtype=np.uint8)
+        self.classes = np.array([CATEGORY_TO_INDEX[name] for name in self._categories] + [0], dtype=np.uint8)
+        self._sweeps: list[tuple[int, SE3, list[ActorBox]]] = []
+        self._low, self._high = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)
+        self._num_points = np.zeros(count, dtype=np.int64)
 
-    def cuboids(self, simulated: SimulatedSweep) -> list[tuple[Cuboid, int]]:
-        """The objects of a sweep in its vehicle frame, each with the number of its points."""
-        ego_SE3_city = simulated.sweep.world_SE3_ego.inverse()
-        return [
-            (
-                Cuboid(
-                    category=self._actors[box.actor].category,
-                    track_id=self._ids[box.actor],
-                    ego_SE3_object=ego_SE3_city @ box.city_SE3_object,
-                    size=np.asarray(box.size, dtype=np.float64),
-                ),
-                box.num_points,
+    def add(self, simulated: SimulatedSweep) -> None:
+        for box in simulated.cuboids:
+            self._low[box.actor] = np.minimum(self._low[box.actor], box.low - _STEP_M)
+            self._high[box.actor] = np.maximum(self._high[box.actor], box.high + _STEP_M)
+            self._num_points[box.actor] += box.num_points
+        sweep = simulated.sweep
+        self._sweeps.append((sweep.stamp_ns, sweep.world_SE3_ego.inverse(), simulated.cuboids))
+
+    def cuboids(self) -> Iterator[tuple[int, list[tuple[Cuboid, int]]]]:
+        """Stamp of each sweep, and its objects in the vehicle frame, each with the number of its points."""
+        middle, size = (self._low + self._high) / 2, self._high - self._low
+        for stamp_ns, ego_SE3_city, boxes in self._sweeps:
+            seen = [box for box in boxes if self._num_points[box.actor]]
+            poses = [ego_SE3_city @ box.city_SE3_body @ SE3(np.eye(3), middle[box.actor]) for box in seen]
+            cuboids = (
+                Cuboid(self._categories[box.actor], self._ids[box.actor], pose, size[box.actor])
+                for box, pose in zip(seen, poses, strict=True)
             )
-            for box in simulated.cuboids
-        ]
+            yield stamp_ns, [(cuboid, box.num_points) for cuboid, box in zip(cuboids, seen, strict=True)]
 
 
 def _add_poses(log: LogWriter, simulator: Simulator, sweeps: int) -> list[SE3]:
@@ -206,10 +219,9 @@ def _add_labels(log: LogWriter, first: SimulatedSweep, second: SimulatedSweep, c
     log.add_labels(first.sweep.stamp_ns, labels, {"instance": first.actor.astype(np.int32)} | columns)
 
 
-def _add_velocity(log: LogWriter, simulated: SimulatedSweep, seconds: float) -> None:
-    velocity = -simulated.backward / np.float32(seconds)
-    columns = {f"velocity_{axis}_mps": velocity[:, k] for k, axis in enumerate("xyz")}
-    columns["is_dynamic"] = np.linalg.norm(velocity, axis=1) >= DYNAMIC_SPEED
+def _add_velocity(log: LogWriter, simulated: SimulatedSweep) -> None:
+    columns = {f"velocity_{axis}_mps": simulated.velocity[:, k] for k, axis in enumerate("xyz")}
+    columns["is_dynamic"] = np.linalg.norm(simulated.velocity, axis=1) >= DYNAMIC_SPEED
     columns["instance"] = simulated.actor.astype(np.int32)
     write_table(log.folder / "velocity" / f"{simulated.sweep.stamp_ns}.feather", columns)
 

@@ -67,9 +67,11 @@ def simulate_logs(
         raise ZeroFlowError(f"{logs} logs cannot be simulated; ask for at least 1")
     if jobs is not None and jobs < 1:
         raise ZeroFlowError(f"{jobs} jobs cannot simulate anything; ask for at least 1")
+    if scene not in (*SCENES, MIXED):
+        raise ZeroFlowError(f"scene '{scene}' is unknown; choose one of: {', '.join(SCENES)}, {MIXED}")
     scanner = scanner_named(scanner) if isinstance(scanner, str) else scanner
     usual = Drive(seed, sweeps, scanner, SCENES[0] if scene == MIXED else scene, density)
-    drives = [_drive(usual, index, scene == MIXED, randomise) for index in range(logs)]
+    drives = [_variant(usual, split, index, scene == MIXED, randomise) for index in range(logs)]
     folder = Path(root) / "sensor" / split
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +102,9 @@ def write_afresh(path: Path, drive: Drive, device: str, on_sweep: Callable[[int]
     write_drive(path, drive, device, on_sweep)
 
 
-def _drive(usual: Drive, index: int, mixed: bool, randomise: bool) -> Drive:
-    """Log number `index` of those that are like `usual`."""
-    seeds, draws = np.random.SeedSequence([usual.seed, index]).spawn(2)
+def _variant(usual: Drive, split: str, index: int, mixed: bool, randomise: bool) -> Drive:
+    """Log number `index` of those of a split that are like `usual`; no split has a log of another one."""
+    seeds, draws = np.random.SeedSequence([usual.seed, SPLITS.index(split), index]).spawn(2)
     drive = replace(usual, seed=int(seeds.generate_state(1)[0]))
     if mixed:
         drive = replace(drive, scene=SCENES[index % len(SCENES)])

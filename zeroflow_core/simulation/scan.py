@@ -27,6 +27,7 @@ class SimulatedSweep:
     sweep:     compensated for ego motion to the stamp, as AV2's are; objects are where the beams met them
     flow:      (N,3) float32, motion over ground until the next sweep, of the rigid object the point belongs to
     backward:  (N,3) float32, from the point to where it was one sweep before, likewise
+    velocity:  (N,3) float32, metres per second over ground, on the way from there
     limb_flow: (N,3) float32, as flow, with the own motion of legs and arms
     actor:     (N,) int32, index into Scene.actors; -1 for what belongs to none
     is_ground: (N,) bool
@@ -36,6 +37,7 @@ class SimulatedSweep:
     sweep: Sweep
     flow: np.ndarray
     backward: np.ndarray
+    velocity: np.ndarray
     limb_flow: np.ndarray
     actor: np.ndarray
     is_ground: np.ndarray
@@ -61,8 +63,11 @@ class Simulator:
     @property
     def mounting(self) -> dict[str, SE3]:
         """ego_SE3_sensor by name. AV2's tools ask for up_lidar and down_lidar, so those are always there."""
-        poses = {head.name: head.vehicle_SE3_head for head in self.scanner.heads}
-        first = self.scanner.heads[0].vehicle_SE3_head
+        halves: dict[str, list[SE3]] = {}
+        for head in self.scanner.heads:
+            halves.setdefault(head.name, []).append(head.vehicle_SE3_head)
+        poses = {name: SE3(p[0].rotation, np.mean([q.translation for q in p], axis=0)) for name, p in halves.items()}
+        first = next(iter(poses.values()))
         return {"up_lidar": first, "down_lidar": first} | poses
 
     def stamp_ns(self, k: int) -> int:
@@ -91,8 +96,10 @@ class Simulator:
         actor = self._actor_of_body[body]
         before, now, after = (self._truth.passing(j) for j in (k - 1, k, k + 1))
         flow, backward = (self._truth.rigid_motion(world, actor, now, then) for then in (after, before))
+        # An object passes the beams a little earlier or later than a sweep ago when its bearing has changed.
+        velocity = -backward / np.append(now - before, 1.0)[actor, None]
         limb_flow = self._truth.limb_motion(world, body, begin + offset, after - now, flow)
-        in_ego = [(vectors @ pose.rotation).astype(np.float32) for vectors in (away, flow, backward, limb_flow)]
+        in_ego = [(v @ pose.rotation).astype(np.float32) for v in (away, flow, backward, velocity, limb_flow)]
         return SimulatedSweep(
             Sweep(
                 points=in_ego[0],

@@ -13,6 +13,7 @@ import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
+from zeroflow_core.simulation.scene import EGO_HEIGHT
 from zeroflow_core.simulation.solids import rotation_from_turn
 
 
@@ -154,14 +155,12 @@ def adjusted(
         raise ZeroFlowError(f"{beams} beams cannot be kept of each head; give 2 to {most}")
     if noise is not None and not 0 <= noise <= 0.5:
         raise ZeroFlowError(f"range noise of {noise} m cannot be simulated; give 0 to 0.5 m")
-    rise = 0.0 if height is None else height - _GROUND_BELOW_FRAME - scanner.heads[0].position[2]
+    if height is not None:
+        scanner = _raised(scanner, height - EGO_HEIGHT - scanner.heads[0].position[2])
     heads = []
     for head in scanner.heads:
-        x, y, z = head.position
         roll, pitch = head.tilt
-        changed = replace(head, position=(x, y, z + rise))
-        if tilt is not None:
-            changed = replace(changed, tilt=(roll, pitch + float(np.radians(tilt))))
+        changed = head if tilt is None else replace(head, tilt=(roll, pitch + float(np.radians(tilt))))
         if beams is not None:
             order = np.argsort(head.elevations)[np.round(np.linspace(0, len(head.elevations) - 1, beams)).astype(int)]
             changed = replace(changed, elevations=tuple(float(head.elevations[k]) for k in np.sort(order)))
@@ -169,36 +168,46 @@ def adjusted(
     return replace(scanner, heads=tuple(heads), range_noise=scanner.range_noise if noise is None else noise)
 
 
-_GROUND_BELOW_FRAME = 0.33  # metres, as scene.EGO_HEIGHT
+def _raised(scanner: Scanner, rise: float) -> Scanner:
+    """The scanner `rise` metres higher; on a smaller vehicle if that is lower."""
+    heads = tuple(replace(head, position=(*head.position[:2], head.position[2] + rise)) for head in scanner.heads)
+    x, _, lowest = min((head.position for head in scanner.heads), key=lambda position: position[2])
+    share = min(1.0, (lowest + rise + EGO_HEIGHT) / (lowest + EGO_HEIGHT))
+    body = tuple(
+        (
+            (half[0] * share, half[1] * share, half[2] * share),
+            (x + (at[0] - x) * share, at[1] * share, (at[2] + EGO_HEIGHT) * share - EGO_HEIGHT),
+        )
+        for half, at in scanner.own_body
+    )
+    return replace(scanner, heads=heads, own_body=body)
 
 
 def randomised(scanner: Scanner, rng: np.random.Generator) -> Scanner:
     """A relative of the scanner for training: other height, tilt, beams, angles, resolution, noise and dropout."""
-    rise, x = rng.uniform(-0.35, 0.45), rng.uniform(-0.5, 0.5)
-    roll, pitch, shift = rng.normal(0, 0.012), rng.normal(0, 0.02), rng.normal(0, 0.5)
+    scanner = _raised(scanner, rng.uniform(-0.35, 0.45))
+    roll, pitch, shift, x = rng.normal(0, 0.012), rng.normal(0, 0.02), rng.normal(0, 0.5), rng.uniform(-0.2, 0.2)
     turn, lost = rng.uniform(-180, 180), rng.uniform(0, 0.35)
     resolution, clockwise = rng.uniform(0.7, 1.15), bool(rng.random() < 0.5)
     heads = []
     for head in scanner.heads:
         kept = rng.random(len(head.elevations)) >= lost
         kept[:2] = True
-        elevations = np.array(head.elevations)[kept] + shift
         px, py, pz = head.position
-        heads.append(
-            replace(
-                head,
-                elevations=tuple(map(float, elevations)),
-                columns=round(head.columns * resolution),
-                first_azimuth=head.first_azimuth + turn,
-                clockwise=clockwise,
-                position=(px + x, py, pz + rise),
-                tilt=(head.tilt[0] + roll, head.tilt[1] + pitch),
-            )
+        changed = replace(
+            head,
+            elevations=tuple(map(float, np.array(head.elevations)[kept] + shift)),
+            columns=round(head.columns * resolution),
+            first_azimuth=head.first_azimuth + turn,
+            clockwise=clockwise,
+            position=(px + x, py, pz),
+            tilt=(head.tilt[0] + roll, head.tilt[1] + pitch),
         )
+        heads.append(changed)
     return replace(
         scanner,
         heads=tuple(heads),
-        range_noise=float(rng.uniform(0.005, 0.04)),
-        dropout=float(rng.uniform(0.0, 0.15)),
+        range_noise=scanner.range_noise * float(np.exp(rng.uniform(-0.4, 1.8))),
+        dropout=scanner.dropout + float(rng.uniform(0.0, 0.14)),
         sensitivity=scanner.sensitivity * float(np.exp(rng.uniform(-1, 1.5))),
     )

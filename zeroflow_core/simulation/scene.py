@@ -34,7 +34,7 @@ class Actor:
 
     category: AV2's name, such as REGULAR_VEHICLE
     body:     index into Scene.bodies of the body whose track is its own; limbs are other bodies of the actor
-    size:     length, width and height of its box, metres: holds all its solids, limbs at rest
+    size:     length, width and height of its box, metres: holds all its solids
     centre:   (x, y, z) of the box in the body's frame, metres
     """
 

@@ -18,7 +18,7 @@ class Shape(IntEnum):
 
 @dataclass(frozen=True)
 class Windows:
-    """A grid of windows in the sides of a box, in metres: recessed, and of glass that lets most beams through.
+    """A grid of windows in the sides of a box, in metres: recessed, dark, and nearly half of the panes swallow beams.
 
     spacing: from one window to the next, along the wall and upwards
     size:    of one window, width and height
@@ -37,8 +37,9 @@ class Material:
     """How a surface answers a beam.
 
     reflectance: 0 … 1, share of the light sent back at normal incidence; retroreflectors above 1
-    roughness:   standard deviation of the depth inside the surface, metres: leaves scatter, steel does not
-    loss:        share of beams that give no return: glass, gaps between leaves
+    roughness:   mean depth below the surface at which beams end, metres; it differs from patch to patch of the surface
+                 and stays the same there: leaves are deep, steel is not
+    loss:        share of the surface that beams pass through to what is behind: glass, gaps between leaves
     """
 
     reflectance: float = 0.3
@@ -66,16 +67,6 @@ class Solid:
     def rotation(self) -> np.ndarray:
         """body_R_solid (3,3)."""
         return rotation_from_turn(np.array(self.turn))
-
-    @property
-    def reach(self) -> float:
-        """Radius of the sphere around its centre that holds the solid, metres."""
-        hx, hy, hz = self.half
-        if self.shape is Shape.BOX:
-            return float(np.sqrt(hx * hx + hy * hy + hz * hz))
-        if self.shape is Shape.CYLINDER:
-            return float(np.hypot(max(hx, hy), hz))
-        return max(self.half)
 
 
 def rotation_from_turn(turn: np.ndarray) -> np.ndarray:

@@ -86,20 +86,6 @@ class Terrain:
         """Height (...) float64 at `xy` (...,2), the kerb's step included."""
         return self.height(*_tensors(xy)).numpy()
 
-    def lie(self, xy: np.ndarray, yaw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How something stands at `xy` (...,2) with heading `yaw` (...): position (...,3) and turn (...,3).
-
-        position: on the ground, kerb included; turn: (roll, pitch, yaw) so that its plane is the local slope
-        """
-        step = 0.5
-        x = np.stack([xy + [step, 0], xy - [step, 0], xy + [0, step], xy - [0, step]])
-        east, west, north, south = self.smooth_height(*_tensors(x)).numpy()
-        dx, dy = (east - west) / (2 * step), (north - south) / (2 * step)
-        c, s = np.cos(yaw), np.sin(yaw)
-        pitch = -np.arctan(c * dx + s * dy)
-        roll = np.arctan((c * dy - s * dx) * np.cos(pitch))
-        return np.concatenate([xy, self.at(xy)[..., None]], axis=-1), np.stack([roll, pitch, yaw + 0 * roll], axis=-1)
-
 
 def _tensors(xy: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     xy = np.asarray(xy, dtype=np.float64)

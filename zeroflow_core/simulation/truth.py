@@ -19,18 +19,29 @@ from zeroflow_core.simulation.tracks import at
 
 @dataclass(frozen=True)
 class ActorBox:
-    """The annotated box of an actor at a sweep.
+    """The annotated box of an actor in a sweep, upright in the actor's body frame.
 
-    actor:           index into Scene.actors
-    city_SE3_object: pose of the box's middle
-    size:            (3,) length, width, height in metres; holds all the actor's points, smeared as they are
-    num_points:      how many those are
+    actor:         index into Scene.actors
+    city_SE3_body: where the actor was when the beams passed
+    low, high:     (3,) corners in the body frame, metres: around the actor, and around its points, smeared as they are
+    num_points:    how many those are
     """
 
     actor: int
-    city_SE3_object: SE3
-    size: np.ndarray
+    city_SE3_body: SE3
+    low: np.ndarray
+    high: np.ndarray
     num_points: int
+
+    @property
+    def city_SE3_object(self) -> SE3:
+        """Pose of the box's middle."""
+        return self.city_SE3_body @ SE3(np.eye(3), (self.low + self.high) / 2)
+
+    @property
+    def size(self) -> np.ndarray:
+        """(3,) length, width, height, metres."""
+        return self.high - self.low
 
 
 _LEAVING_M = 10.0  # beyond the range, boxes stay: what is seen now has one in the next sweep too
@@ -60,12 +71,18 @@ class Truth:
         radius = np.hypot(self._size[:, 0], self._size[:, 1]) / 2
         means = []
         for head in self._scanner.heads:
-            first = k * duration + head.start_s
+            first, (x, y, _) = k * duration + head.start_s, head.position
             part = np.full(len(radius), 0.5)
             for _ in range(4):
                 time = first + part * duration
-                away = at(scene.times, self._position, time) - at(scene.times, scene.ego.position, time)
-                bearing = np.arctan2(away[:, 1], away[:, 0]) - at(scene.times, scene.ego.turn, time)[:, 2]
+                position, rotation = self._poses(time)
+                middle = position + np.einsum("aij,aj->ai", rotation, self._centre)
+                yaw = at(scene.times, scene.ego.turn, time)[:, 2]
+                c, s = np.cos(yaw), np.sin(yaw)
+                origin = at(scene.times, scene.ego.position, time)[:, :2]
+                origin = origin + np.stack([c * x - s * y, s * x + c * y], axis=1)
+                away = middle[:, :2] - origin
+                bearing = np.arctan2(away[:, 1], away[:, 0]) - yaw
                 turned = (bearing - np.radians(head.first_azimuth)) * (-1 if head.clockwise else 1)
                 part = np.mod(turned / (2 * np.pi), 1.0)
             distance = np.hypot(away[:, 0], away[:, 1])
@@ -106,14 +123,14 @@ class Truth:
         position, rotation = self._poses(passing)
         rows = np.flatnonzero(actor >= 0)
         which = actor[rows]
-        local = np.einsum("nji,nj->ni", rotation[which], points[rows] - position[which]) - self._centre[which]
-        reach = np.zeros_like(self._size)
-        np.maximum.at(reach, which, np.abs(local) + 0.02)  # and the steps of AV2's float16
-        size = np.maximum(self._size, 2 * reach)
-        count = np.bincount(which, minlength=len(size))
-        middle = position + np.einsum("aij,aj->ai", rotation, self._centre)
-        near = np.linalg.norm(middle - ego, axis=1) < self._scanner.max_range + _LEAVING_M
-        return [ActorBox(int(a), SE3(rotation[a], middle[a]), size[a], int(count[a])) for a in np.flatnonzero(near)]
+        local = np.einsum("nji,nj->ni", rotation[which], points[rows] - position[which])
+        low, high = self._centre - self._size / 2, self._centre + self._size / 2
+        np.minimum.at(low, which, local)
+        np.maximum.at(high, which, local)
+        count = np.bincount(which, minlength=len(self._size))
+        near = np.linalg.norm(position - ego, axis=1) < self._scanner.max_range + _LEAVING_M
+        poses = {a: SE3(rotation[a], position[a]) for a in np.flatnonzero(near).tolist()}
+        return [ActorBox(a, pose, low[a], high[a], int(count[a])) for a, pose in poses.items()]
 
     def _poses(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (A,3) and rotation (A,3,3) of every actor, each at its own time (A,)."""
