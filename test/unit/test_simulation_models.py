@@ -22,7 +22,7 @@ PLAUSIBLE = {
     "MOTORCYCLIST": ((0.6, 1.1), (0.4, 0.8), (1.1, 1.6)),
     "BICYCLE": ((1.5, 1.9), (0.4, 0.7), (0.9, 1.3)),
     "BICYCLIST": ((0.5, 1.1), (0.4, 0.8), (1.3, 1.8)),
-    "PEDESTRIAN": ((0.4, 1.3), (0.35, 0.9), (1.0, 1.96)),
+    "PEDESTRIAN": ((0.2, 1.3), (0.35, 0.9), (1.0, 1.96)),
     "STROLLER": ((0.7, 1.3), (0.4, 0.8), (0.8, 1.2)),
     "WHEELCHAIR": ((0.7, 1.2), (0.5, 0.8), (1.1, 1.5)),
     "BOLLARD": ((0.1, 0.4), (0.1, 0.4), (0.6, 1.2)),
@@ -33,7 +33,7 @@ PLAUSIBLE = {
 }
 VEHICLES = [vehicles.car, vehicles.van, vehicles.box_truck, vehicles.truck, vehicles.tractor_trailer, vehicles.bus]
 RIDDEN = [vehicles.motorcycle, people.bicycle, people.cyclist, people.motorcyclist]
-ON_FOOT = [people.pedestrian, people.with_stroller, people.wheelchair]
+ON_FOOT = [people.pedestrian, people.bystander, people.with_stroller, people.wheelchair]
 SIGNS = [roadside.bollard, roadside.cone, roadside.barrel, roadside.stop_sign, roadside.sign]
 POINTS = [roadside.tree, roadside.conifer, roadside.bush, roadside.pole, roadside.lamp_post, roadside.traffic_light]
 POINTS += [roadside.bench, roadside.bin, roadside.bus_shelter, roadside.house]
@@ -77,7 +77,8 @@ def test_a_models_box_is_plausible_and_holds_it_at_every_step(kind):
         for size, (low, high) in zip(model.size, PLAUSIBLE[model.category], strict=True):
             assert low <= size <= high, (model.category, model.size)
         assert abs(model.centre[1]) < 0.1
-        assert abs(model.centre[0]) < 0.1 or model.category == "STROLLER"
+        reaches_out = model.category == "STROLLER" or kind is people.bystander
+        assert abs(model.centre[0]) < 0.1 or reaches_out
         bottom = model.centre[2] - model.size[2] / 2
         assert 0 <= round(bottom, 9) <= 0.3
         strides = [limb.stride for limb in model.limbs] or [1.0]
@@ -116,6 +117,14 @@ def test_trailer_and_tractor_hang_together():
         above = [p[:, 0].min() for p in map(surface, tractor.solids) if p[:, 2].max() > 1.2]
         corner = np.hypot(trailer.size[0] / 2 - ahead, trailer.size[1] / 2)
         assert min(above) + back > corner
+
+
+def test_who_stands_takes_less_room_than_who_walks():
+    standing, walking = ([models(kind, seed)[0] for seed in SEEDS] for kind in (people.bystander, people.pedestrian))
+    assert not any(model.limbs for model in standing)
+    length, width, _ = np.median([model.size for model in standing], axis=0)
+    assert 0.4 < length < 0.65 < 0.8 * np.median([model.size[0] for model in walking])
+    assert 0.55 < width < 0.75
 
 
 def test_a_rider_sits_on_what_is_ridden():

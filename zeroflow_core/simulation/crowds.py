@@ -9,6 +9,7 @@ import numpy as np
 from zeroflow_core.simulation import poses
 from zeroflow_core.simulation.cast import Rig, on_foot, vehicle
 from zeroflow_core.simulation.paths import Course, Path
+from zeroflow_core.simulation.people import bystander
 from zeroflow_core.simulation.scene import EGO_SIZE
 from zeroflow_core.simulation.stage import Part, Stage
 from zeroflow_core.simulation.traffic import HEADWAY, STANDING, Driver, drive, moods
@@ -149,11 +150,7 @@ def walk(stage: Stage, rng: np.random.Generator, ways: list[tuple[Path, float]])
 def linger(stage: Stage, rng: np.random.Generator, xy: np.ndarray) -> None:
     """One to four people who stand at `xy` (2,), facing each other."""
     count = rng.choice(4, p=[0.5, 0.3, 0.15, 0.05]) + 1
-    around, radius = rng.uniform(0, 2 * np.pi), (0.0, 0.45, 0.5, 0.6)[count - 1]
+    around, radius = rng.uniform(0, 2 * np.pi), (0.0, 0.5, 0.55, 0.65)[count - 1]
     for angle in around + 2 * np.pi / count * np.arange(count):
-        model = on_foot(rng).models[0]
-        limb = model.limbs[0] if model.limbs else None
-        rest = -limb.phase * limb.stride / (2 * np.pi) if limb else 0.0  # both legs straight
         where = xy + radius * np.array([np.cos(angle), np.sin(angle)])
-        track = poses.fixed(stage.terrain, where, angle + np.pi + rng.normal(0, 0.2), len(stage.times))
-        stage.enter(Part(model, track, np.full(len(stage.times), rest)), margin=0.0)
+        stage.park(bystander(rng), where, angle + np.pi + rng.normal(0, 0.2), margin=0.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from zeroflow_core.simulation.model import Limb, Model, boxed
-from zeroflow_core.simulation.solids import Material, Shape, Solid
+from zeroflow_core.simulation.solids import Material, Shape, Solid, rotation_from_turn
 from zeroflow_core.simulation.vehicles import BAR_BELOW_TOP, BAR_X, CHASSIS, RUBBER, block, motorcycle, wheel
 
 SKIN = Material(reflectance=0.45)
@@ -27,6 +29,19 @@ def pedestrian(rng: np.random.Generator) -> Model:
     height = _height(rng)
     solids, limbs = _walker(rng, height, child=height < 1.45)
     return boxed("PEDESTRIAN", solids, limbs)
+
+
+def bystander(rng: np.random.Generator) -> Model:
+    """Someone who stands, feet apart, arms hanging or before the body, and no part of whom swings: PEDESTRIAN."""
+    height = _height(rng)
+    solids, limbs = _walker(rng, height, child=height < 1.45)
+    hands = float(rng.uniform(0.3, 0.9) if rng.random() < 0.6 else rng.uniform(-0.1, 0.2))
+    for limb in limbs:
+        x, y, z = limb.joint
+        forward = float(rng.uniform(-0.15, 0.15)) if z < 0.6 * height else hands
+        apart = y + np.sign(y) * float(rng.uniform(0.02, 0.08))
+        solids += [_posed(solid, -forward, (x, apart, z)) for solid in limb.solids]
+    return boxed("PEDESTRIAN", solids)
 
 
 def with_stroller(rng: np.random.Generator) -> tuple[Model, Model]:
@@ -176,11 +191,13 @@ def _rider(rng, category: str, saddle, bar, pedals: float, pedalling: float | No
         swing = 0.0 if pedalling is None else 0.27
         limbs.append(Limb(leg, joint, swing, pedalling or 1.0, phase + (np.pi if side < 0 else 0.0)))
     if pedalling is None:
-        solids += [_moved(solid, limb.joint) for limb in limbs for solid in limb.solids]
+        solids += [_posed(solid, 0.0, limb.joint) for limb in limbs for solid in limb.solids]
         limbs = []
     return boxed(category, solids, limbs)
 
 
-def _moved(solid: Solid, by: Point) -> Solid:
-    centre = tuple(float(a + b) for a, b in zip(solid.centre, by, strict=True))
-    return Solid(solid.shape, solid.half, centre, solid.turn, solid.material)
+def _posed(solid: Solid, pitch: float, joint: Point) -> Solid:
+    """A limb's solid in its owner's frame; one that is itself turned about y alone may be pitched about the joint."""
+    rotation = rotation_from_turn(np.array([0.0, pitch, 0.0]))
+    roll, own, yaw = solid.turn
+    return replace(solid, centre=tuple(map(float, rotation @ solid.centre + joint)), turn=(roll, own + pitch, yaw))
