@@ -33,7 +33,7 @@ def main() -> int:
     try:
         app(prog_name="python -m zeroflow_core.bench")
     except ZeroFlowError as error:
-        Console(stderr=True).print(Text(str(error), style="red"))
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
     return 1
 
 

@@ -55,5 +55,5 @@ def main() -> int:
     try:
         app(prog_name="zeroflow")
     except ZeroFlowError as error:
-        Console(stderr=True).print(Text(str(error), style="red"))
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
     return 1

@@ -63,9 +63,9 @@ def simulate(
         )
     seconds = time.monotonic() - start
     kept = logs - len(written.new)
-    said = f"{len(written.new)} {'log' if len(written.new) == 1 else 'logs'} written"
+    said = f"{_count(len(written.new), 'log')} written"
     if points:
-        said += f": {len(points)} sweeps of {sum(points) / len(points):,.0f} points in {seconds:.1f} s"
+        said += f": {_count(len(points), 'sweep')} of {sum(points) / len(points):,.0f} points in {seconds:.1f} s"
         said += f", {len(points) / seconds:.1f} sweeps/s, {_megabytes(written.new):.1f} MB"
     if kept:
         said += f"; {kept} were there already"
@@ -78,8 +78,13 @@ def _progress() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
 def _megabytes(logs: list[Path]) -> float:
     return sum(file.stat().st_size for log in logs for file in log.rglob("*") if file.is_file()) / 1e6
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
