@@ -178,7 +178,8 @@ class _Tracks:
 
     def cuboids(self) -> Iterator[tuple[int, list[tuple[Cuboid, int]]]]:
         """Stamp of each sweep, and its objects in the vehicle frame, each with the number of its points."""
-        middle, size = (self._low + self._high) / 2, self._high - self._low
+        with np.errstate(invalid="ignore"):  # of actors that never came near
+            middle, size = (self._low + self._high) / 2, self._high - self._low
         for stamp_ns, ego_SE3_city, boxes in self._sweeps:
             seen = [box for box in boxes if self._num_points[box.actor]]
             poses = [ego_SE3_city @ box.city_SE3_body @ SE3(np.eye(3), middle[box.actor]) for box in seen]
