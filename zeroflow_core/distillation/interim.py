@@ -63,8 +63,8 @@ class Recipe:
     batch: int = 8
     phases: tuple[Phase, ...] = (
         Phase(2300, 1e-3, 3e-4, (0.1, 0.5)),
-        Phase(1200, 4e-4, 1.2e-4, (0.5, 1.0)),
-        Phase(250, 2e-4, 6e-5, (2.0, 3.0)),
+        Phase(2600, 4e-4, 1.2e-4, (0.5, 1.0)),
+        Phase(300, 2e-4, 6e-5, (2.0, 3.0)),
     )
     held_out_seeds: int = 5
 
