@@ -38,11 +38,12 @@ _LAST_WORDS_S = 5.0  # for messages under way when the replay has ended
 
 def demo(
     log: Annotated[
-        Path | None, typer.Argument(help="An AV2 log or a rosbag2; without it, a street is generated.")
+        Path | None, typer.Argument(help="An AV2 log or a rosbag2; without it, a drive is simulated.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the picture and the summary.")] = Path("out/demo"),
-    sweeps: Annotated[int, typer.Option(min=2, help="Sweeps of the generated street.")] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="Which street is generated.")] = 3,
+    sweeps: Annotated[int, typer.Option(min=2, help="Sweeps of the simulated drive.")] = 30,
+    scene: Annotated[str, typer.Option(help="What is driven through: street, junction or highway.")] = "junction",
+    seed: Annotated[int, typer.Option(min=0, help="Which of those.")] = 3,
     checkpoint: Annotated[str, typer.Option(help="Weights of the student: a file, or 'default'.")] = "default",
     device: Annotated[str, typer.Option(help="Where the student runs: auto, cpu, cuda or cuda:n.")] = "auto",
     points: Annotated[str | None, typer.Option(help="Cloud topic, where a bag has several.")] = None,
@@ -55,7 +56,7 @@ def demo(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".playing-", dir=out) as workspace:
-            source = _source(console, log, Path(workspace), sweeps, seed, points, odom)
+            source = _source(console, log, Path(workspace), sweeps, scene, seed, points, odom)
             witness = _play(console, source, out, checkpoint, device)
         picture = _draw(witness, source, out)
         summary = sum_up(source.name, source.num_points, witness, picture)
@@ -93,17 +94,18 @@ def _source(
     log: Path | None,
     workspace: Path,
     sweeps: int,
+    scene: str,
     seed: int,
     points: str | None,
     odom: str | None,
 ) -> _Source:
-    name = f"generated street {seed}" if log is None else log.resolve().name
+    name = f"simulated {scene} {seed}" if log is None else log.resolve().name
     from zeroflow_core.simulation.log import read_velocity, simulate_log
 
     if log is None:
         log = workspace / "log"
-        with console.status(f"Generating a street with {sweeps} sweeps"):
-            simulate_log(log, seed=seed, sweeps=sweeps)
+        with console.status(f"Simulating {sweeps} sweeps of a {scene}"):
+            simulate_log(log, seed, sweeps, scene=scene)
     bag = log
     if log.is_dir() and not (log / "metadata.yaml").exists():
         bag = workspace / "bag"

@@ -62,7 +62,7 @@ def own_processes(path: Path) -> list[str]:
     return found
 
 
-def test_a_generated_street_gives_figures_and_a_picture_of_what_moves(start, tmp_path):
+def test_a_simulated_drive_gives_figures_and_a_picture_of_what_moves(start, tmp_path):
     demo = start("--sweeps", 6)
     summary = finish(demo, tmp_path / "out")
     assert (summary["sweeps"], summary["flow_messages"]) == (6, 5)
