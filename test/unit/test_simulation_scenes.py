@@ -67,6 +67,13 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
     return True
 
 
+def hardest(where: Track) -> float:
+    """The largest acceleration over ground along a track, from knot to knot and averaged over 0.1 s, m/s²."""
+    acceleration = np.diff(where.position[:, :2], 2, axis=0) / KNOT_S**2
+    means = np.cumsum(np.concatenate([np.zeros((1, 2)), acceleration]), axis=0)
+    return float(np.linalg.norm(means[5:] - means[:-5], axis=1).max() / 5)
+
+
 @each_world
 def test_nobody_runs_into_anybody(name: str, seed: int) -> None:
     scene = world(name, seed)
@@ -132,8 +139,7 @@ def test_tracks_are_smooth_and_speeds_as_in_traffic(name: str, seed: int) -> Non
         assert speed.max() < (2.8 if on_foot else 9.0 if category == "BICYCLIST" else 36.0), category
         assert np.abs(np.diff(where.turn, axis=0)).max() < (0.12 if on_foot else 0.03), category
         if not on_foot:
-            acceleration = (speed[5:] - speed[:-5]) / (5 * KNOT_S)
-            assert np.abs(acceleration).max() < 4.0, category
+            assert hardest(where) < 4.0, category
 
 
 def test_the_trailer_hangs_on_its_hitch() -> None:
@@ -218,6 +224,7 @@ def test_the_ego_stands_drives_and_turns() -> None:
     turned, speeds = [], []
     for seed in (0, 4, 6):
         ego = make_scene("junction", seed, 6.0, 0.0).ego
+        assert hardest(ego) < 4.0
         turned.append(abs(ego.turn[-1, 2] - ego.turn[0, 2]))
         speeds += list(np.linalg.norm(np.diff(ego.position, axis=0), axis=1) / KNOT_S)
     assert max(turned) > 1.1
@@ -249,6 +256,17 @@ def test_a_turn_joins_two_paths_smoothly() -> None:
     assert np.allclose(way.at(way.length), [2, 50], atol=0.3)
     assert 1 / 10 < way.curvature().max() < 1 / 6
     assert np.abs(np.diff(way.heading(np.arange(0, way.length, 0.25)))).max() < 0.06
+
+
+def test_a_path_bends_steadily_between_its_points() -> None:
+    angle, radius = np.arange(0, 3, 0.02), 8.0
+    path = Path.through(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    s = np.arange(1.0, path.length - 1.0, 0.05)
+    curvature = np.linalg.norm(np.diff(path.at(s), 2, axis=0), axis=1) / 0.05**2
+    assert np.allclose(curvature, 1 / radius, rtol=0.15)
+    assert np.allclose(path.at(np.array([0.0, path.length])), path.points[[0, -1]])
+    beyond = path.at(np.array([-2.0, -1.0, 0.0]))
+    assert np.allclose(np.diff(beyond, axis=0), 4 * (path.points[1] - path.points[0]))
 
 
 def test_drivers_keep_their_distance_and_stop_at_lines() -> None:

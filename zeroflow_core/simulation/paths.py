@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,10 @@ STEP = 0.25  # metres between the points of a path
 
 @dataclass(frozen=True)
 class Path:
-    """A planar path. points: (N,2) every STEP metres, world frame; straight on beyond both ends."""
+    """A planar path along the cubic B-spline of its points, whose curvature has no jumps; straight on beyond its ends.
+
+    points: (N,2) every STEP metres, world frame
+    """
 
     points: np.ndarray
 
@@ -39,11 +43,27 @@ class Path:
     def length(self) -> float:
         return (len(self.points) - 1) * STEP
 
+    @cached_property
+    def _padded(self) -> np.ndarray:
+        """The points with one more before and after, so that the curve begins and ends at the first and last."""
+        first, last = self._ends
+        return np.concatenate([[self.points[0] - first], self.points, [self.points[-1] + last]])
+
+    @cached_property
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps (2,) along the path at its beginning and at its end."""
+        return self.points[1] - self.points[0], self.points[-1] - self.points[-2]
+
     def at(self, s: np.ndarray) -> np.ndarray:
         """Points (...,2) at arc lengths (...), metres."""
-        x = np.asarray(s) / STEP
-        i = np.clip(np.floor(x).astype(int), 0, len(self.points) - 2)
-        return self.points[i] + (x - i)[..., None] * (self.points[i + 1] - self.points[i])
+        x, last = np.asarray(s, dtype=float) / STEP, len(self.points) - 1
+        inside = np.clip(x, 0, last)
+        i = np.minimum(inside.astype(int), last - 1)
+        t = (inside - i)[..., None]
+        p, q, r, u = (self._padded[i + k] for k in range(4))
+        # between q and r, with a weight for each of four neighbouring points
+        bend = (1 - t) ** 3 * p + (4 + t * t * (3 * t - 6)) * q + (1 + 3 * t * (1 + t - t * t)) * r + t**3 * u
+        return bend / 6 + (x - inside)[..., None] * np.where((x < 0)[..., None], *self._ends)
 
     def heading(self, s: np.ndarray) -> np.ndarray:
         """Direction (...) at arc lengths (...), radians, over half a metre."""

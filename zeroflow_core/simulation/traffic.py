@@ -15,6 +15,7 @@ HARDEST = 3.0  # either way, m/s²
 FASTEST = 34.5  # anybody, m/s
 STANDING = 2.0  # gap to whoever stands in front, metres
 HEADWAY = 1.1  # gap when driving, seconds
+FIRM = 0.4  # seconds within which who is too fast for a bend slows down
 
 
 @dataclass
@@ -73,7 +74,7 @@ def drive(drivers: list[Driver], times: np.ndarray) -> np.ndarray:
     v = np.minimum(v, limit[rows, np.clip((s / STEP).astype(int), 0, limit.shape[1] - 1)])
     for k, time in enumerate(times):
         travelled[:, k] = s
-        free = np.minimum(wish[:, k], limit[rows, np.clip((s / STEP).astype(int), 0, limit.shape[1] - 1)])
+        bend = limit[rows, np.clip((s / STEP).astype(int), 0, limit.shape[1] - 1)]
         gap = np.where(leader >= 0, s[leader] - s - between, np.inf)
         closing = np.where(leader >= 0, v - v[leader], 0.0)
         if stops.shape[1]:
@@ -82,7 +83,8 @@ def drive(drivers: list[Driver], times: np.ndarray) -> np.ndarray:
             minded &= ahead - STANDING > v[:, None] ** 2 / (2 * HARDEST) - 1  # a line too near to stop at is passed
             line = np.where(minded, ahead, np.inf).min(axis=1)
             closing, gap = np.where(line < gap, v, closing), np.minimum(gap, line)
-        target = _pedal(v, free, gap, closing, lively)
+        target = _pedal(v, np.minimum(wish[:, k], bend), gap, closing, lively)
+        target = np.where(v > bend, np.minimum(target, (bend - v) / FIRM), target)
         a += (np.clip(target, -HARDEST, HARDEST) - a) * min(KNOT_S / 0.25, 1)
         faster = np.maximum(v + a * KNOT_S, 0)
         faster[(v < 0.05) & (target < 0.1)] = 0  # nobody creeps
