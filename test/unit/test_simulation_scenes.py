@@ -5,11 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.simulation.paths import Course, Path, turn
-from zeroflow_core.simulation.poses import columns
 from zeroflow_core.simulation.scene import EGO_CENTRE_X, EGO_HEIGHT, EGO_SIZE, Scene
 from zeroflow_core.simulation.scenes import SCENES, make_scene
 from zeroflow_core.simulation.solids import rotation_from_turn
@@ -118,7 +118,7 @@ def test_wheels_and_feet_are_on_the_ground(name: str, seed: int) -> None:
     scene = world(name, seed)
     for i in range(len(scene.actors)):
         position = track(scene, i).position[::7]
-        edge = scene.terrain.beyond_edge(*columns(position)).numpy()
+        edge = scene.terrain.beyond_edge(*map(torch.from_numpy, position[:, :2].T)).numpy()
         half = 0.3 if scene.actors[i].category in ON_FOOT else scene.actors[i].size[0] / 2
         away = np.abs(edge) > half + 0.2 if scene.terrain.kerb else edge < -half
         off = np.abs(position[:, 2] - scene.terrain.at(position[:, :2]))[away]
@@ -240,8 +240,8 @@ def test_the_ego_stands_drives_and_turns() -> None:
         (("street", -1, 1.0), "seed"),
         (("street", 1, 0.0), "seconds"),
         (("street", 1, float("nan")), "seconds"),
-        (("street", 1, 1.0, 3.5), "Density"),
-        (("street", 1, 1.0, -0.1), "Density"),
+        (("street", 1, 1.0, 3.5), "density"),
+        (("street", 1, 1.0, -0.1), "density"),
     ],
 )
 def test_bad_arguments_are_named(arguments: tuple, word: str) -> None:
@@ -284,6 +284,6 @@ def test_drivers_keep_their_distance_and_stop_at_lines() -> None:
 def test_a_course_counts_along_and_across() -> None:
     course = Course((10.0, 5.0), 0.3, 1 / 150)
     road, s, d = course.road(4.0), np.linspace(-100, 200, 31), np.linspace(-20, 20, 31)
-    assert np.allclose(road.lateral(*columns(course.at(s, d))).numpy(), d)
+    assert np.allclose(road.lateral(*map(torch.from_numpy, course.at(s, d).T)).numpy(), d)
     pose = SE3(rotation_from_turn(np.array([0, 0, 0.3])), np.array([10.0, 5.0, 0.0]))
     assert np.allclose(course.at(0.0, 2.0), (pose.rotation @ [0, 2, 0] + pose.translation)[:2])

@@ -9,7 +9,7 @@ from zeroflow_core.simulation.tracks import Track
 EVERY = 4  # knots between two looks, 80 ms
 
 
-class Traffic:
+class Occupancy:
     """The boxes of everything that may be run into, over the time of the scene."""
 
     def __init__(self, knots: int) -> None:
@@ -91,8 +91,8 @@ def footprint(half_length: float, half_width: float, spacing: float = Plot.CELL)
     return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def sweep(box: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Points (M,2) that fill boxes (4,T) as Traffic.box gives them; of one where they all stand still."""
+def trace(box: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Points (M,2) that fill boxes (4,T) as Occupancy.box gives them, its way over time; one where it stands still."""
     stands = np.ptp(box[:2], axis=1).max() < 1e-3
     x, y, c, s = (box[:, :1] if stands else box)[:, :, None]
     px, py = footprint(half[0], half[1], Plot.CELL * (1 if stands else 2)).T

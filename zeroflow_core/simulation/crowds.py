@@ -14,7 +14,7 @@ from zeroflow_core.simulation.scene import EGO_SIZE
 from zeroflow_core.simulation.stage import Part, Stage
 from zeroflow_core.simulation.traffic import HEADWAY, STANDING, Driver, drive, moods
 
-NEAR = 150.0  # metres; who never comes that near the ego is left out
+NEAR = 210.0  # metres; who never comes that near the ego is left out
 Ride = tuple[Rig, Driver]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from zeroflow_core.simulation.paths import Course, Path
-from zeroflow_core.simulation.poses import columns
 from zeroflow_core.simulation.scene import Lane
 
 VERTEX = 2.0  # metres between the vertices of the map's lines
@@ -62,6 +62,6 @@ def corners(main: Course, half_main: float, side: Course, half_side: float, radi
             d, target = j * (half_side + beyond[:, 1]), i * (half_main + beyond[:, 0])
             s = target / sine
             for _ in range(12):  # along the side road to the wanted distance from the main one
-                s = s + (target - road.lateral(*columns(side.at(s, d))).numpy()) / sine
+                s = s + (target - road.lateral(*map(torch.from_numpy, side.at(s, d).T)).numpy()) / sine
             polygons.append(side.at(s, d))
     return polygons

@@ -17,7 +17,7 @@ RAMP = 0.3  # metres over which a wheel or a foot climbs a kerb
 
 def ground(terrain: Terrain, xy: np.ndarray) -> np.ndarray:
     """Height (...) that carries a wheel at `xy` (...,2), metres: the terrain's, with the kerb as a short ramp."""
-    x, y = columns(xy)
+    x, y = (torch.from_numpy(xy[..., k]) for k in range(2))
     edge = terrain.beyond_edge(x, y)
     step = torch.clamp(edge / RAMP + 0.5, 0, 1)
     return (terrain.smooth_height(x, y, edge) + terrain.kerb * step * step * (3 - 2 * step)).numpy()
@@ -114,12 +114,6 @@ def ego(terrain: Terrain, path: Path, s: np.ndarray, size: tuple[float, float, f
     middle = ride(terrain, path, s, size)
     offset = rotation_from_turn(middle.turn) @ np.array([-EGO_CENTRE_X, 0.0, EGO_HEIGHT])
     return Track(middle.position + offset, middle.turn)
-
-
-def columns(xy: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y (...) of points (...,2), as the terrain wants them."""
-    x, y = (torch.from_numpy(np.ascontiguousarray(xy[..., i], dtype=np.float64)) for i in range(2))
-    return x, y
 
 
 def _smooth(values: np.ndarray, half: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from zeroflow_core.simulation.model import Model, boxed
 from zeroflow_core.simulation.people import stick
 from zeroflow_core.simulation.solids import Material, Shape, Solid, Windows
-from zeroflow_core.simulation.vehicles import GLASS, block, slab
+from zeroflow_core.simulation.vehicles import GLASS, block, mid, slab
 
 SUNK = 0.4
 BARK = Material(reflectance=0.3, roughness=0.02)
@@ -235,8 +235,8 @@ def guard_rail(rng: np.random.Generator, length: float) -> Solids:
     """A steel rail on posts every 4 m, or a solid concrete barrier every now and then."""
     if rng.random() < 0.25:
         parts = ((0.6, (-SUNK, 0.3)), (0.25, (0.3, 0.85)))
-        return tuple(block(_mid(length), _mid(thick), z, CONCRETE) for thick, z in parts)
-    rail = block(_mid(length), (-0.05, 0.03), (0.42, 0.75), STEEL)
+        return tuple(block(mid(length), mid(thick), z, CONCRETE) for thick, z in parts)
+    rail = block(mid(length), (-0.05, 0.03), (0.42, 0.75), STEEL)
     count = max(1, round(length / 4.0))
     at = (np.arange(count) + 0.5) * length / count - length / 2
     return (rail, *(block((x - 0.05, x + 0.05), (-0.2, -0.05), (-SUNK, 0.72), STEEL) for x in at))
@@ -279,15 +279,15 @@ def office_block(rng: np.random.Generator, length: float) -> Solids:
     grid = Windows((spacing, storey), (share * spacing, share * storey * 0.8), SUNK + 0.8, recess)
     height = storeys * storey + 0.6
     skin = Material(float(rng.uniform(0.2, 0.55)), 0.01, windows=grid)
-    plant = block(_mid(0.4 * length), (-0.7 * depth, -0.3 * depth), (height, height + 2.5), STEEL)
-    return block(_mid(length), (-depth, 0.0), (-SUNK, height), skin), plant
+    plant = block(mid(0.4 * length), (-0.7 * depth, -0.3 * depth), (height, height + 2.5), STEEL)
+    return block(mid(length), (-depth, 0.0), (-SUNK, height), skin), plant
 
 
 def gantry(rng: np.random.Generator, width: float) -> Solids:
     """A beam with signs over a road of that width along x, a post on either side; the road's middle is y = 0."""
     height, span = float(rng.uniform(5.6, 6.6)), width + 2.0
     solids = [stick((0, y, -SUNK), (0, y, height + 0.3), 0.2, STEEL) for y in (-span / 2, span / 2)]
-    solids.append(block((-0.25, 0.25), _mid(span), (height, height + 0.6), Material(0.4, 0.2, 0.4)))  # a lattice
+    solids.append(block((-0.25, 0.25), mid(span), (height, height + 0.6), Material(0.4, 0.2, 0.4)))  # a lattice
     for y in np.linspace(-width / 3, width / 3, int(rng.integers(1, 4))):
         half = float(rng.uniform(1.3, 2.2))
         solids.append(block((-0.4, -0.3), (y - half, y + half), (height - 0.5, height + 1.9), RETROREFLECTIVE))
@@ -297,14 +297,10 @@ def gantry(rng: np.random.Generator, width: float) -> Solids:
 def bridge(rng: np.random.Generator, width: float) -> Solids:
     """A bridge across a road of that width along x, with a wall on either side; the road's middle is y = 0."""
     height, half, span = float(rng.uniform(5.2, 6.2)), float(rng.uniform(3.5, 7.0)), width + 6.0
-    deck = block((-half, half), _mid(span + 24.0), (height, height + 1.1), CONCRETE)
-    rails = [block((x - 0.1, x + 0.1), _mid(span + 24.0), (height + 1.1, height + 2.1), STEEL) for x in (-half, half)]
+    deck = block((-half, half), mid(span + 24.0), (height, height + 1.1), CONCRETE)
+    rails = [block((x - 0.1, x + 0.1), mid(span + 24.0), (height + 1.1, height + 2.1), STEEL) for x in (-half, half)]
     walls = [block((-half, half), (y - 0.6, y + 0.6), (-SUNK, height), CONCRETE) for y in (-span / 2, span / 2)]
     return deck, *rails, *walls
-
-
-def _mid(width: float) -> tuple[float, float]:
-    return -width / 2, width / 2
 
 
 def _ball(centre, half, material: Material) -> Solid:
@@ -312,12 +308,12 @@ def _ball(centre, half, material: Material) -> Solid:
 
 
 def _leaves(rng: np.random.Generator, low: float, high: float) -> Material:
-    """Beams enter the leaves and come back from anywhere among them, or not at all."""
+    """Beams enter the leaves and come back from among them, or go on through a gap to what is behind."""
     return Material(float(rng.uniform(0.3, 0.5)), float(rng.uniform(low, high)), float(rng.uniform(0.28, 0.42)))
 
 
 def _wall_like(length: float, thickness: float, height: float, material: Material) -> Solid:
-    return block(_mid(length), _mid(thickness), (-SUNK, height), material)
+    return block(mid(length), mid(thickness), (-SUNK, height), material)
 
 
 def _signal(y: float, bottom: float) -> Solid:
@@ -333,11 +329,11 @@ def _facade(rng: np.random.Generator, windows: bool = True) -> Material:
 
 def _building(rng, length: float, depth: float, eaves: float, pitched: bool, row: bool = False) -> Solids:
     """Front at y = 0, middle of the front at x = 0."""
-    body = block(_mid(length), (-depth, 0.0), (-SUNK, eaves), _facade(rng))
+    body = block(mid(length), (-depth, 0.0), (-SUNK, eaves), _facade(rng))
     tiles = Material(float(rng.uniform(0.15, 0.35)), 0.03)
     if not pitched:
         parapet = float(rng.uniform(0.1, 0.5))
-        return body, block(_mid(length), (-depth, 0.0), (eaves, eaves + parapet), tiles)
+        return body, block(mid(length), (-depth, 0.0), (eaves, eaves + parapet), tiles)
     across = not row and rng.random() < 0.35  # the ridge points to the street
     half = (length if across else depth) / 2
     pitch, over = np.deg2rad(rng.uniform(28, 43)), 0.0 if row else float(rng.uniform(0.1, 0.35))

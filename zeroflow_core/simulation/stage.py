@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from zeroflow_core.simulation import poses
-from zeroflow_core.simulation.clearance import Plot, Traffic, footprint, sweep
+from zeroflow_core.simulation.clearance import Occupancy, Plot, footprint, trace
 from zeroflow_core.simulation.model import Model
 from zeroflow_core.simulation.scene import EGO_CENTRE_X, EGO_SIZE, Actor, Body, RoadMap, Scene
-from zeroflow_core.simulation.solids import Shape, Solid
+from zeroflow_core.simulation.solids import Shape, Solid, rotation_from_turn
 from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import Track
 
@@ -40,18 +41,18 @@ class Stage:
         self._bodies: list[Body] = []
         self._actors: list[Actor] = []
         self._solids: list[Solid] = []
-        self._traffic, self.plot = Traffic(len(times)), Plot(low, high)
+        self._occupancy, self.plot = Occupancy(len(times)), Plot(low, high)
 
     def enter_ego(self, track: Track) -> None:
         """The vehicle with the scanner, before anybody else."""
         self._ego = track
-        self._occupy(*self._traffic.box(track, EGO_SIZE, (EGO_CENTRE_X, 0.0), 2 * MARGIN), EGO_SIZE[2])
+        self._occupy(*self._occupancy.box(track, EGO_SIZE, (EGO_CENTRE_X, 0.0), 2 * MARGIN), EGO_SIZE[2])
 
     def enter(self, *parts: Part, margin: float = MARGIN) -> bool:
         """Add what moves as a group, such as truck and trailer, unless it would run into something."""
-        boxes = [self._traffic.box(part.track, part.model.size, part.model.centre, margin) for part in parts]
+        boxes = [self._occupancy.box(part.track, part.model.size, part.model.centre, margin) for part in parts]
         for box, half in boxes:
-            if not self._traffic.free(box, half):
+            if not self._occupancy.free(box, half):
                 return False
         for part, (box, half) in zip(parts, boxes, strict=True):
             self._occupy(box, half, part.model.centre[2] + part.model.size[2] / 2)
@@ -97,8 +98,8 @@ class Stage:
         return True
 
     def beyond_edge(self, xy: np.ndarray) -> np.ndarray:
-        """Distance (...) of (...,2) beyond the roads' edges, metres; negative on a road."""
-        return self.terrain.beyond_edge(*poses.columns(xy)).numpy()
+        """Distance (N,) of points (N,2) beyond the roads' edges, metres; negative on a road."""
+        return self.terrain.beyond_edge(*map(torch.from_numpy, xy.T)).numpy()
 
     def scene(self, name: str, roads: RoadMap) -> Scene:
         """All of it."""
@@ -113,15 +114,16 @@ class Stage:
             self._bodies.append(Body(limb.solids, poses.swing(part.track, limb, part.travelled), actor))
 
     def _occupy(self, box: np.ndarray, half: np.ndarray, height: float) -> None:
-        self._traffic.add(box, half)
-        self.plot.take(sweep(box, half), height)
+        self._occupancy.add(box, half)
+        self.plot.take(trace(box, half), height)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a solid of something stands: a rectangle of half sizes `half` about `middle` in the frame of the whole,
+    """Where a solid of something stands: a rectangle on the ground, in the frame of the whole, metres.
 
-    which is at `xy` and turned by `yaw`; between the heights low and high, metres
+    middle, half: (2,) of the rectangle; low, high: heights between which the solid is
+    xy, yaw:      where the whole stands, and how it is turned
     """
 
     middle: np.ndarray
@@ -145,7 +147,7 @@ class _Place:
 
 def _set(solids: Solids, track: Track) -> list[Solid]:
     """The solids in the world frame, with their body at the track's first pose."""
-    rotation, position = poses.rotation_from_turn(track.turn[0]), track.position[0]
+    rotation, position = rotation_from_turn(track.turn[0]), track.position[0]
     upright, yaw = not track.turn[0, :2].any(), track.turn[0, 2]
     placed = []
     for solid in solids:

@@ -8,6 +8,7 @@ import numpy as np
 
 from zeroflow_core.simulation import roadside, vehicles
 from zeroflow_core.simulation.paths import Course
+from zeroflow_core.simulation.solids import Material
 from zeroflow_core.simulation.stage import Stage
 
 
@@ -108,7 +109,7 @@ def alley(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
             stage.place(green, verge.at(s, 0.8), rng.uniform(0, 2 * np.pi), clear=0.3)
 
 
-def furniture(stage: Stage, rng: np.random.Generator, verge: Verge, density: float = 1.0) -> None:
+def furniture(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
     """Lamps, posts, signs, bins, benches, bollards, a shelter, sometimes a building site."""
     low = 0.45
     lamps = roadside.lamp_post if rng.random() < 0.75 else roadside.pole
@@ -149,5 +150,5 @@ def plant(rng: np.random.Generator) -> roadside.Solids:
 def _thin_post(rng: np.random.Generator) -> roadside.Solids:
     """A cabinet, a hydrant, a parking meter."""
     wide, deep, high = rng.uniform(0.1, 0.5), rng.uniform(0.08, 0.25), rng.uniform(0.7, 1.5)
-    material = vehicles.Material(float(rng.uniform(0.15, 0.6)))
+    material = Material(float(rng.uniform(0.15, 0.6)))
     return (vehicles.block((-wide, wide), (-deep, deep), (-roadside.SUNK, high), material),)

@@ -25,6 +25,11 @@ def block(x: Span, y: Span, z: Span, material: Material) -> Solid:
     return Solid(Shape.BOX, tuple(map(float, half)), tuple(map(float, centre)), material=material)
 
 
+def mid(width: float) -> Span:
+    """So wide, half to each side of the middle."""
+    return -width / 2, width / 2
+
+
 def slab(low: Span, high: Span, thickness: float, width: float, material: Material) -> Solid:
     """A slanted box below the line from `low` to `high`, both (x, z): a windscreen, a bonnet, a roof.
 
@@ -118,7 +123,7 @@ def _passenger_car(rng: np.random.Generator, profile: _Profile, category: str, g
     inner, body = 0.83 * width, paint(rng)
     solids = _lower_body(length, width, shoulder, clearance, profile.nose * shoulder, screen, body)
     solids += [
-        block((-length / 2, screen), _mid(width - 0.12), (clearance + 0.12, shoulder), body),
+        block((-length / 2, screen), mid(width - 0.12), (clearance + 0.12, shoulder), body),
         _cabin((roof_end, roof), inner, (shoulder - 0.02, height), body, glazed),
         _screen((screen, shoulder), (roof, height), inner),
     ]
@@ -136,17 +141,17 @@ def _pickup(rng: np.random.Generator) -> Model:
     floor, rim, bed = shoulder - 0.45, shoulder - 0.03, (-length / 2, cab_end)
     solids = _lower_body(length, width, shoulder, clearance, _PICKUP.nose * shoulder, screen, body, top=floor)
     solids += [
-        block((cab_end, screen), _mid(width - 0.08), (clearance + 0.12, shoulder), body),
+        block((cab_end, screen), mid(width - 0.08), (clearance + 0.12, shoulder), body),
         _cabin((cab_end, roof), inner, (shoulder - 0.02, height), body),
         _screen((screen, shoulder), (roof, height), inner),
     ]
     if rng.random() < 0.4:  # a cover lies over the bed
-        solids.append(block(bed, _mid(width - 0.06), (clearance + 0.2, rim), body))
+        solids.append(block(bed, mid(width - 0.06), (clearance + 0.2, rim), body))
     else:
         sides = [(width / 2 - 0.11, width / 2 - 0.03), (0.03 - width / 2, 0.11 - width / 2)]
         solids += [block(bed, side, (floor, rim), body) for side in sides]
-        solids.append(block((-length / 2, -length / 2 + 0.07), _mid(width - 0.2), (floor, rim), body))
-        solids.append(block(bed, _mid(width - 0.06), (clearance + 0.2, floor), body))
+        solids.append(block((-length / 2, -length / 2 + 0.07), mid(width - 0.2), (floor, rim), body))
+        solids.append(block(bed, mid(width - 0.06), (clearance + 0.2, floor), body))
     return boxed("REGULAR_VEHICLE", solids + _four_wheels(length, width, radius) + [_plates(length)])
 
 
@@ -158,9 +163,9 @@ def box_truck(rng: np.random.Generator) -> Model:
     solids = _cab(rng, front, cab, width - 0.12, min(cab_height, height - 0.3), bonnet=0.0)
     box = Material(reflectance=float(rng.uniform(0.4, 0.8)))
     solids += [
-        block((-front, front - cab - 0.12), _mid(width), (0.95, height), box),
-        block((-front + 0.1, front - cab), _mid(0.9), (0.55, 0.95), CHASSIS),
-        block((-front, -front + 0.1), _mid(width - 0.3), (0.45, 0.6), CHASSIS),
+        block((-front, front - cab - 0.12), mid(width), (0.95, height), box),
+        block((-front + 0.1, front - cab), mid(0.9), (0.55, 0.95), CHASSIS),
+        block((-front, -front + 0.1), mid(width - 0.3), (0.45, 0.6), CHASSIS),
         _plates(length, 0.65),
     ]
     return boxed("BOX_TRUCK", solids + _axles(width, 0.45, [front - 1.0], [-front + 0.24 * length]))
@@ -171,24 +176,24 @@ def truck(rng: np.random.Generator) -> Model:
     length, width, cab, height = _uniform(rng, (6.6, 8.8), (2.4, 2.6), (1.8, 2.2), (2.6, 3.1))
     front, kind = length / 2, rng.integers(3)
     solids = _cab(rng, front, cab, width - 0.05, height, bonnet=0.0)
-    solids.append(block((-front + 0.1, front - cab), _mid(0.9), (0.65, 1.05), CHASSIS))
+    solids.append(block((-front + 0.1, front - cab), mid(0.9), (0.65, 1.05), CHASSIS))
     colour = Material(reflectance=float(rng.uniform(0.15, 0.6)))
     bed = (-front, front - cab - 0.25)
     if kind == 0:
-        solids.append(block(bed, _mid(width), (1.15, float(rng.uniform(2.1, 2.9))), colour))
+        solids.append(block(bed, mid(width), (1.15, float(rng.uniform(2.1, 2.9))), colour))
     elif kind == 1:
         radius, half = float(rng.uniform(0.95, 1.1)), (bed[1] - bed[0]) / 2 - 0.25
         centre = (sum(bed) / 2, 0.0, 1.15 + 1.25 * radius)
         drum = Solid(Shape.ELLIPSOID, (half * 1.1, radius, radius), centre, (0.0, 0.15, 0.0), colour)
-        solids += [drum, block((bed[0], bed[0] + 0.9), _mid(width - 0.6), (1.0, 2.2), CHASSIS)]
+        solids += [drum, block((bed[0], bed[0] + 0.9), mid(width - 0.6), (1.0, 2.2), CHASSIS)]
     else:
         load = Material(reflectance=float(rng.uniform(0.2, 0.5)), roughness=0.03)
         share = float(rng.uniform(0.4, 0.9))
         load_x = (bed[1] - 0.1 - share * (bed[1] - bed[0] - 0.2), bed[1] - 0.1)
         solids += [
-            block(bed, _mid(width), (1.05, 1.25), colour),
-            block((bed[1], bed[1] + 0.08), _mid(width), (1.05, 2.3), colour),
-            block(load_x, _mid(width - 0.2), (1.25, float(rng.uniform(1.7, 2.7))), load),
+            block(bed, mid(width), (1.05, 1.25), colour),
+            block((bed[1], bed[1] + 0.08), mid(width), (1.05, 2.3), colour),
+            block(load_x, mid(width - 0.2), (1.25, float(rng.uniform(1.7, 2.7))), load),
         ]
     rear = -front + 0.2 * length
     solids.append(_plates(length, 0.75))
@@ -209,9 +214,9 @@ def tractor_trailer(rng: np.random.Generator) -> tuple[Model, Model, float, floa
     front, pivot = length / 2, length / 2 - bonnet - cab - gap
     solids = _cab(rng, front, cab, width - 0.15, cab_height, bonnet)
     solids += [
-        block((-front, front - 0.4), _mid(0.95), (0.6, 1.0), CHASSIS),
-        block((front - bonnet - cab + 0.1, front - bonnet - 0.6), _mid(width - 0.3), (0.4, 0.96), CHASSIS),  # tanks
-        block((pivot - 0.45, pivot + 0.45), _mid(0.9), (1.0, 1.12), CHASSIS),
+        block((-front, front - 0.4), mid(0.95), (0.6, 1.0), CHASSIS),
+        block((front - bonnet - cab + 0.1, front - bonnet - 0.6), mid(width - 0.3), (0.4, 0.96), CHASSIS),  # tanks
+        block((pivot - 0.45, pivot + 0.45), mid(0.9), (1.0, 1.12), CHASSIS),
         _plates(length, 0.75),
     ]
     solids += _axles(width, 0.5, [front - (1.0 if bonnet else 1.35)], [pivot + 0.62, pivot - 0.62])
@@ -226,22 +231,22 @@ def _trailer(rng: np.random.Generator) -> tuple[Model, float]:
     front, kind = length / 2, rng.choice(3, p=[0.7, 0.15, 0.15])
     skin = Material(reflectance=float(rng.uniform(0.45, 0.8)))
     if kind == 0:
-        cargo = [block((-front, front), _mid(width), (1.18, height), skin)]
+        cargo = [block((-front, front), mid(width), (1.18, height), skin)]
     elif kind == 1:  # a tank
         radius, z = width / 2 - 0.1, 1.25 + width / 2 - 0.1
         tank = Solid(Shape.CYLINDER, (radius, radius, front - 0.1), (0.0, 0.0, z), (0.0, np.pi / 2, 0.0), skin)
-        cargo = [tank, block((-front, front), _mid(1.1), (1.15, 1.5), CHASSIS)]
+        cargo = [tank, block((-front, front), mid(1.1), (1.15, 1.5), CHASSIS)]
     else:  # a flatbed
         load = (float(rng.uniform(-0.9, -0.3)) * front, float(rng.uniform(0.4, 0.95)) * front)
         cargo = [
-            block((-front, front), _mid(width), (1.18, 1.4), CHASSIS),
-            block(load, _mid(width - 0.15), (1.4, float(rng.uniform(2.2, 3.6))), skin),
+            block((-front, front), mid(width), (1.18, 1.4), CHASSIS),
+            block(load, mid(width - 0.15), (1.4, float(rng.uniform(2.2, 3.6))), skin),
         ]
     rear = -front + float(rng.uniform(1.3, 2.6))
     legs = [block((front - 3.0, front - 2.85), (y - 0.08, y + 0.08), (0.25, 1.2), CHASSIS) for y in (-0.6, 0.6)]
-    beam = block((-front, rear + 2.0), _mid(1.0), (0.8, 1.18), CHASSIS)
-    skirts = [block((rear + 2.0, front - 3.2), _mid(width - 0.06), (0.4, 1.18), skin)] if rng.random() < 0.4 else []
-    guard = block((-front, -front + 0.12), _mid(width - 0.2), (0.5, 0.65), Material(reflectance=0.8))
+    beam = block((-front, rear + 2.0), mid(1.0), (0.8, 1.18), CHASSIS)
+    skirts = [block((rear + 2.0, front - 3.2), mid(width - 0.06), (0.4, 1.18), skin)] if rng.random() < 0.4 else []
+    guard = block((-front, -front + 0.12), mid(width - 0.2), (0.5, 0.65), Material(reflectance=0.8))
     solids = cargo + legs + skirts + [beam, guard] + _axles(width, 0.5, [], [rear, rear + 1.25])
     return boxed("VEHICULAR_TRAILER", solids), front - 0.9
 
@@ -255,9 +260,9 @@ def bus(rng: np.random.Generator) -> Model:
     glazing = Windows(spacing=(1.5, 3.5), size=(1.36, 1.05), sill=0.85, depth=0.03)
     body = Material(reflectance=float(rng.uniform(0.25, 0.75)), windows=glazing)
     solids = [
-        block((-front, front - 0.06), _mid(width), (0.3, height), body),
-        block((front - 0.07, front), _mid(width - 0.15), (1.05, height - 0.4), GLASS),
-        block((-front + 2.0, front - 3.0), _mid(width - 0.5), (height - 0.01, height + 0.22), Material(0.5)),
+        block((-front, front - 0.06), mid(width), (0.3, height), body),
+        block((front - 0.07, front), mid(width - 0.15), (1.05, height - 0.4), GLASS),
+        block((-front + 2.0, front - 3.0), mid(width - 0.5), (height - 0.01, height + 0.22), Material(0.5)),
         _plates(length, 0.5),
     ]
     return boxed("BUS", solids + _axles(width, 0.48, [front - 2.7], [-front + 3.2]))
@@ -269,10 +274,10 @@ def _school_bus(rng: np.random.Generator) -> Model:
     glazing = Windows(spacing=(0.9, 3.5), size=(0.7, 0.65), sill=1.15, depth=0.03)
     yellow = Material(reflectance=0.5)
     solids = [
-        block((-front, front - bonnet), _mid(width), (0.45, height), Material(0.5, windows=glazing)),
+        block((-front, front - bonnet), mid(width), (0.45, height), Material(0.5, windows=glazing)),
         slab((front, 1.35), (front - bonnet - 0.1, 1.6), 0.75, width - 0.5, yellow),
-        block((front - 0.25, front), _mid(width - 0.2), (0.45, 0.75), CHASSIS),
-        block((front - bonnet - 0.1, front - bonnet + 0.03), _mid(width - 0.3), (1.6, 2.5), GLASS),
+        block((front - 0.25, front), mid(width - 0.2), (0.45, 0.75), CHASSIS),
+        block((front - bonnet - 0.1, front - bonnet + 0.03), mid(width - 0.3), (1.6, 2.5), GLASS),
         _plates(length, 0.6),
     ]
     return boxed("SCHOOL_BUS", solids + _axles(width, 0.46, [front - 1.0], [-front + 2.9]))
@@ -287,7 +292,7 @@ def motorcycle(rng: np.random.Generator) -> Model:
     solids = [
         wheel(axle, 0.0, radius, 0.12),
         wheel(-axle, 0.0, radius, 0.16),
-        block((-0.35 * length, 0.22 * length), _mid(0.26), (radius, 0.55 * height), CHASSIS),
+        block((-0.35 * length, 0.22 * length), mid(0.26), (radius, 0.55 * height), CHASSIS),
         Solid(Shape.ELLIPSOID, (0.32, 0.16, 0.17), (0.12, 0.0, 0.68 * height), material=body),
         slab((-0.42 * length, 0.64 * height), (-0.05, 0.6 * height), 0.14, 0.28, RUBBER),
         Solid(Shape.CYLINDER, (0.07, 0.12, 0.3 * height), (axle - 0.14, 0.0, 0.55 * height), fork_turn, CHASSIS),
@@ -305,10 +310,6 @@ def _uniform(rng: np.random.Generator, *ranges: Span) -> np.ndarray:
     return rng.uniform(*np.array(ranges).T)
 
 
-def _mid(width: float) -> Span:
-    return -width / 2, width / 2
-
-
 def _lower_body(length, width, shoulder, clearance, nose, screen, body, top=None) -> list[Solid]:
     """What lies below the shoulder: full width between the bumpers, a narrower bonnet that falls to the front.
 
@@ -316,7 +317,7 @@ def _lower_body(length, width, shoulder, clearance, nose, screen, body, top=None
     """
     inset = 0.045 * length
     return [
-        block((-length / 2 + inset, length / 2 - inset), _mid(width), (clearance, (top or nose) - 0.06), body),
+        block((-length / 2 + inset, length / 2 - inset), mid(width), (clearance, (top or nose) - 0.06), body),
         slab((length / 2, nose), (screen, shoulder - 0.02), nose - clearance - 0.15, width - 0.24, body),
     ]
 
@@ -327,7 +328,7 @@ def _cabin(x: Span, width: float, z: Span, body: Material, glazed: bool = True) 
     if glazed:
         pane = (x[1] - x[0]) / (2 if x[1] - x[0] < 2.2 else 4)
         windows = Windows((pane, height + 1.0), (pane - 0.09, 0.7 * height), 0.1 * height, 0.03)
-    return block(x, _mid(width), z, Material(body.reflectance, windows=windows))
+    return block(x, mid(width), z, Material(body.reflectance, windows=windows))
 
 
 def _screen(low: Span, high: Span, width: float) -> Solid:
@@ -352,7 +353,7 @@ def _axles(width: float, radius: float, single: list[float], twin: list[float]) 
 
 def _plates(length: float, z: float = 0.45) -> Solid:
     """Both number plates: a bar through the whole vehicle of which only the ends show."""
-    return block(_mid(length + 0.01), _mid(0.45), (z, z + 0.13), PLATE)
+    return block(mid(length + 0.01), mid(0.45), (z, z + 0.13), PLATE)
 
 
 def _cab(rng, front: float, length: float, width: float, height: float, bonnet: float) -> list[Solid]:
@@ -362,9 +363,9 @@ def _cab(rng, front: float, length: float, width: float, height: float, bonnet: 
     glass_high = min(height - 0.25, glass_low + 0.9)
     windows = Windows((length, 9.0), (0.7, 0.65), glass_low - floor, 0.04)
     solids = [
-        block((face - length, face - 0.07), _mid(width), (floor, height), Material(body.reflectance, windows=windows)),
+        block((face - length, face - 0.07), mid(width), (floor, height), Material(body.reflectance, windows=windows)),
         slab((face, glass_low), (face - 0.1, glass_high), 0.12, width - 0.2, PANE),
-        block((face - 0.5, front), _mid(width - 0.05), (0.35, 0.75 if bonnet else glass_low), body),
+        block((face - 0.5, front), mid(width - 0.05), (0.35, 0.75 if bonnet else glass_low), body),
     ]
     if bonnet:
         solids.append(slab((front - 0.05, 1.45), (face - 0.1, 1.75), 0.85, width - 0.7, body))
