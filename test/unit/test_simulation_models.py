@@ -6,7 +6,12 @@ from av2.datasets.sensor.constants import AnnotationCategories
 
 from zeroflow_core.simulation import people, roadside, vehicles
 from zeroflow_core.simulation.model import Model
+from zeroflow_core.simulation.scan import Simulator
+from zeroflow_core.simulation.scanners import SCANNERS
+from zeroflow_core.simulation.scene import EGO_HEIGHT, Body, Scene
 from zeroflow_core.simulation.solids import Material, Shape, Solid, rotation_from_turn
+from zeroflow_core.simulation.terrain import Terrain
+from zeroflow_core.simulation.tracks import Track, knot_times
 
 # category: ranges of length, width and height in metres
 PLAUSIBLE = {
@@ -37,8 +42,8 @@ ON_FOOT = [people.pedestrian, people.bystander, people.with_stroller, people.whe
 SIGNS = [roadside.bollard, roadside.cone, roadside.barrel, roadside.stop_sign, roadside.sign]
 POINTS = [roadside.tree, roadside.conifer, roadside.bush, roadside.pole, roadside.lamp_post, roadside.traffic_light]
 POINTS += [roadside.bench, roadside.bin, roadside.bus_shelter, roadside.house]
-LONG = [roadside.hedge, roadside.fence, roadside.wall, roadside.guard_rail, roadside.facade_row, roadside.office_block]
-LONG += [roadside.gantry, roadside.bridge]
+LONG = [roadside.hedge, roadside.thicket, roadside.fence, roadside.wall, roadside.guard_rail, roadside.facade_row]
+LONG += [roadside.office_block, roadside.gantry, roadside.bridge]
 SEEDS = range(50)
 LIMB_SLACK = 0.003  # metres by which a limb may leave the box, which is found from a few angles of its swing
 
@@ -155,6 +160,22 @@ def test_what_stands_beside_the_road_stands_on_the_ground(kind):
 def test_a_seed_is_all_there_is_to_a_model(kind):
     first, again, other = (kind(np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first == again and first != other
+
+
+def test_beams_end_all_through_a_crown():
+    times = knot_times(0.2)
+    ego = Track(np.tile([0.0, 0.0, EGO_HEIGHT], (len(times), 1)), np.zeros((len(times), 3)))
+    depth = []
+    for seed in range(6):
+        tree = roadside.placed(roadside.tree(np.random.default_rng(seed)), 12.0, 0.0, 0.0, 0.0)
+        scene = Scene("tree", times, Terrain(), (Body(tree),), (), ego)
+        simulated = Simulator(scene, SCANNERS["av2"], seed).sweep(0)
+        points = simulated.sweep.points[~simulated.is_ground]
+        points = points[points[:, 2] > tree[0].centre[2] - EGO_HEIGHT]  # the crown's upper half: no trunk
+        depth += list((points[:, 0] - 12.0) / tree[1].half[0])
+    assert len(depth) > 500
+    outer, middle, inner = np.percentile(depth, [10, 50, 90])  # shares of the crown's radius, from its middle
+    assert outer < -0.6 and -0.45 < middle < -0.15 and inner > 0.0
 
 
 def test_placed_is_a_rigid_motion():

@@ -53,48 +53,59 @@ def tree(rng: np.random.Generator) -> Solids:
     bottom = float(rng.uniform(0.22, 0.36)) * height
     spread = float(rng.uniform(0.26, 0.4)) * height
     trunk = float(rng.uniform(0.012, 0.022)) * height + 0.04
-    leaves = _leaves(rng, 0.3, 0.5)
+    outer, middling, inner = _foliage(rng, 0.45, 0.55, (0.45, 0.3, 0.1))
     middle, half_height = (bottom + height) / 2, (height - bottom) / 2
     solids = [stick((0, 0, -SUNK), (0, 0, middle), trunk, BARK)]
-    crowns = int(rng.integers(1, 4))
-    if crowns == 1:  # one inside the other: beams that pass the outer leaves meet the inner ones
-        half = np.array([spread, spread, half_height])
-        return (*solids, *(_ball((0.0, 0.0, middle), half * share, leaves) for share in (1.0, 0.65)))
-    for k in range(crowns):
-        angle = float(rng.uniform(0, 2 * np.pi)) / crowns + 2 * np.pi * k / crowns
-        size = float(rng.uniform(0.65, 0.85))
+    crown, turn = np.array([spread, spread, half_height]), float(rng.uniform(0, 2 * np.pi))
+    lobes = int(rng.integers(1, 4))
+    for k in range(lobes):
+        angle, size = turn + 2 * np.pi * k / lobes, 1.0 if lobes == 1 else float(rng.uniform(0.65, 0.85))
         off = spread * (1 - size)
-        z = middle + float(rng.uniform(-1, 1)) * half_height * (1 - size)
-        half = (spread * size, spread * size * float(rng.uniform(0.85, 1.1)), half_height * size)
-        solids.append(_ball((off * np.cos(angle), off * np.sin(angle), z), half, leaves))
-    return tuple(solids)
+        at = (off * np.cos(angle), off * np.sin(angle), middle + float(rng.uniform(-1, 1)) * half_height * (1 - size))
+        solids.append(_ball(at, crown * size * (1.0, float(rng.uniform(0.85, 1.1)), 1.0), outer))
+    inside = ((0.78, middling), (0.45, inner))
+    return (*solids, *(_ball((0.0, 0.0, middle), crown * share, leaves) for share, leaves in inside))
 
 
 def conifer(rng: np.random.Generator) -> Solids:
     """A fir or a spruce: crowns that narrow upwards."""
     height, radius = float(rng.uniform(5.0, 16.0)), float(rng.uniform(0.14, 0.22))
-    needles = _leaves(rng, 0.2, 0.35)
+    outer, inner = _foliage(rng, 0.2, 0.3, (0.32, 0.15))
     solids = [stick((0, 0, -SUNK), (0, 0, 0.5 * height), 0.015 * height + 0.05, BARK)]
     for z, wide, tall in ((0.32, 1.0, 0.26), (0.56, 0.72, 0.24), (0.8, 0.4, 0.2)):
         half = (radius * height * wide, radius * height * wide, tall * height)
-        solids.append(_ball((0.0, 0.0, z * height), half, needles))
-    return tuple(solids)
+        solids.append(_ball((0.0, 0.0, z * height), half, outer))
+    core = (0.62 * radius * height, 0.62 * radius * height, 0.45 * height)
+    return (*solids, _ball((0.0, 0.0, 0.5 * height), core, inner))
 
 
 def bush(rng: np.random.Generator) -> Solids:
     """One or two rounded bushes, 0.5–2 m high."""
-    leaves, solids = _leaves(rng, 0.08, 0.18), []
+    leaves, solids = _foliage(rng, 0.1, 0.2, (0.3, 0.15)), []
     for k in range(int(rng.integers(1, 3))):
         height, wide = float(rng.uniform(0.5, 2.0)), float(rng.uniform(0.4, 1.1))
-        half = (wide, wide * float(rng.uniform(0.7, 1.1)), 0.65 * height)
-        solids.append(_ball((k * wide * 1.1, 0.0, 0.35 * height), half, leaves))
+        half = np.array([wide, wide * float(rng.uniform(0.7, 1.1)), 0.65 * height])
+        shells = zip((1.0, 0.75), leaves, strict=True)
+        solids += [_ball((k * wide * 1.1, 0.0, 0.35 * height), half * share, leaf) for share, leaf in shells]
     return tuple(solids)
 
 
 def hedge(rng: np.random.Generator, length: float) -> Solids:
     """A clipped hedge of that length."""
     height, thick = float(rng.uniform(0.8, 2.2)), float(rng.uniform(0.5, 1.0))
-    return (_wall_like(length, thick, height, _leaves(rng, 0.06, 0.14)),)
+    outer, inner = _foliage(rng, 0.06, 0.14, (0.4, 0.1))
+    return _wall_like(length, thick, height, outer), _wall_like(length, 0.5 * thick, height - 0.15, inner)
+
+
+def thicket(rng: np.random.Generator, length: float) -> Solids:
+    """The edge of a wood: tall bushes and young trees of 3.5–9 m, one clump after another."""
+    count, leaves, solids = max(1, round(length / 2.5)), _foliage(rng, 0.3, 0.45, (0.6, 0.45, 0.1)), []
+    for x in (np.arange(count) + 0.5) * length / count - length / 2:
+        height, deep = float(rng.uniform(3.5, 9.0)), float(rng.uniform(1.0, 2.4))
+        half = np.array([0.5 * length / count, deep, 0.55 * height])
+        at = (float(x), float(rng.uniform(-0.5, 0.5)), 0.45 * height)
+        solids += [_ball(at, half * share, leaf) for share, leaf in zip((1.0, 0.85, 0.65), leaves, strict=True)]
+    return tuple(solids)
 
 
 # poles
@@ -307,9 +318,14 @@ def _ball(centre, half, material: Material) -> Solid:
     return Solid(Shape.ELLIPSOID, tuple(map(float, half)), tuple(map(float, centre)), material=material)
 
 
-def _leaves(rng: np.random.Generator, low: float, high: float) -> Material:
-    """Beams enter the leaves and come back from among them, or go on through a gap to what is behind."""
-    return Material(float(rng.uniform(0.3, 0.5)), float(rng.uniform(low, high)), float(rng.uniform(0.28, 0.42)))
+def _foliage(rng: np.random.Generator, low: float, high: float, gaps: tuple[float, ...]) -> tuple[Material, ...]:
+    """Leaves of one plant, of its outer shell and of those within.
+
+    Beams come back from some way behind the surface of a shell, or pass its gaps to the next; so they end all
+    through the plant. low, high: range of the shells' roughness, metres; gaps: the share of each shell's surface
+    """
+    reflectance, roughness = float(rng.uniform(0.3, 0.5)), float(rng.uniform(low, high))
+    return tuple(Material(reflectance, roughness, share) for share in gaps)
 
 
 def _wall_like(length: float, thickness: float, height: float, material: Material) -> Solid:
