@@ -258,7 +258,8 @@ def _surround(stage: Stage, rng: np.random.Generator, plan: Plan, sides: list[Si
         verge = Verge(plan.course, plan.begin, plan.end, way, plan.half_width, plan.sidewalk, setback)
         for side in sides:  # what belongs to the corners comes first
             facing = float(side.course.heading) + np.pi * (way < 0)
-            corner = side.course.at(way * (plan.half_width + 2.5), way * (side.half_width + 1.2))
+            back = plan.half_width + stage.terrain.corner_radius
+            corner = side.course.at(way * back, way * (side.half_width + 0.7))
             stage.place(stop_sign(rng), corner, facing)
         surroundings.roadsides(stage, rng, verge)
         for side in sides:

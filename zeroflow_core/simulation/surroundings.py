@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroflow_core.simulation import roadside, vehicles
+from zeroflow_core.simulation.model import Model
 from zeroflow_core.simulation.paths import Course
+from zeroflow_core.simulation.roadside import Solids
 from zeroflow_core.simulation.solids import Material
 from zeroflow_core.simulation.stage import Stage
+
+ANNOTATED = 0.1  # share of signs and bollards that are actors
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def furniture(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
         stage.place(lamps(rng), verge.at(s, low), verge.yaw(s))
     for s in verge.along(rng, 16.0):
         facing = float(verge.course.yaw(s)) + np.pi * (verge.side < 0) + rng.normal(0, 0.1)
-        stage.place(roadside.sign(rng), verge.at(s, low + 0.1), facing)
+        stage.place(seldom_annotated(rng, roadside.sign(rng)), verge.at(s, low + 0.1), facing)
     for s in verge.along(rng, 13.0, 0.5):
         kind = (roadside.bin, roadside.bench, _thin_post, roadside.bin)[rng.integers(4)]
         beyond = low + 0.3 if rng.random() < 0.5 else verge.sidewalk - 0.4
@@ -126,9 +130,9 @@ def furniture(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
         middle = rng.uniform(verge.begin, verge.end)
         stage.place(roadside.bus_shelter(rng), verge.at(middle, max(verge.sidewalk - 1.0, 1.3)), verge.yaw(middle))
     for _ in range(rng.poisson((verge.end - verge.begin) / 120)):
-        middle, count = rng.uniform(verge.begin, verge.end), rng.integers(3, 9)
+        middle, count, bollard = rng.uniform(verge.begin, verge.end), rng.integers(3, 9), roadside.bollard(rng)
         for s in middle + 1.6 * np.arange(count):
-            stage.place(roadside.bollard(rng), verge.at(s, 0.35), 0.0)
+            stage.place(seldom_annotated(rng, bollard), verge.at(s, 0.35), 0.0)
     if rng.random() < 0.2:
         middle, kind = rng.uniform(verge.begin, verge.end), (roadside.cone, roadside.barrel)[rng.integers(2)]
         for s in middle + 2.5 * np.arange(rng.integers(3, 8)):
@@ -143,11 +147,16 @@ def roadsides(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
     gardens(stage, rng, verge)
 
 
-def plant(rng: np.random.Generator) -> roadside.Solids:
+def seldom_annotated(rng: np.random.Generator, model: Model) -> Model | Solids:
+    """The model, or most often its solids alone: AV2's annotators leave out most signs and bollards."""
+    return model if rng.random() < ANNOTATED else model.solids
+
+
+def plant(rng: np.random.Generator) -> Solids:
     return roadside.conifer(rng) if rng.random() < 0.25 else roadside.tree(rng)
 
 
-def _thin_post(rng: np.random.Generator) -> roadside.Solids:
+def _thin_post(rng: np.random.Generator) -> Solids:
     """A cabinet, a hydrant, a parking meter."""
     wide, deep, high = rng.uniform(0.1, 0.5), rng.uniform(0.08, 0.25), rng.uniform(0.7, 1.5)
     material = Material(float(rng.uniform(0.15, 0.6)))
