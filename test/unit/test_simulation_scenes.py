@@ -10,6 +10,8 @@ import torch
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.simulation.paths import Course, Path, turn
+from zeroflow_core.simulation.scan import Simulator
+from zeroflow_core.simulation.scanners import SCANNERS
 from zeroflow_core.simulation.scene import EGO_CENTRE_X, EGO_HEIGHT, EGO_SIZE, Scene
 from zeroflow_core.simulation.scenes import SCENES, make_scene
 from zeroflow_core.simulation.solids import rotation_from_turn
@@ -118,7 +120,7 @@ def test_wheels_and_feet_are_on_the_ground(name: str, seed: int) -> None:
     scene = world(name, seed)
     for i in range(len(scene.actors)):
         position = track(scene, i).position[::7]
-        edge = scene.terrain.beyond_edge(*map(torch.from_numpy, position[:, :2].T)).numpy()
+        edge = scene.terrain.beyond_edge(*map(torch.from_numpy, position[:, :2].T.copy())).numpy()
         half = 0.3 if scene.actors[i].category in ON_FOOT else scene.actors[i].size[0] / 2
         away = np.abs(edge) > half + 0.2 if scene.terrain.kerb else edge < -half
         off = np.abs(position[:, 2] - scene.terrain.at(position[:, :2]))[away]
@@ -200,6 +202,19 @@ def test_actors_are_what_av2_knows_and_lie_within_single_precision(name: str, se
     assert all(scene.bodies[actor.body].actor == i for i, actor in enumerate(scene.actors))
     assert np.abs(scene.ego.position[:, :2]).max() < 1500
     assert (name == "highway") != any(actor.category == "PEDESTRIAN" for actor in scene.actors)
+
+
+@each_world
+def test_few_signs_and_bollards_are_annotated(name: str, seed: int) -> None:
+    categories = [actor.category for actor in world(name, seed).actors]
+    assert categories.count("SIGN") <= 12
+    assert categories.count("BOLLARD") <= 12
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_an_av2_sweep_has_as_many_points_as_real_ones(name: str) -> None:
+    simulated = Simulator(world(name, 1), SCANNERS["av2"], 1).sweep(0)
+    assert 78_000 < len(simulated.sweep) < 122_000
 
 
 @each_world

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from zeroflow_core.simulation.paths import Course, Path, shift
 from zeroflow_core.simulation.scene import RoadMap, Scene
 from zeroflow_core.simulation.solids import Material
 from zeroflow_core.simulation.stage import Stage
-from zeroflow_core.simulation.surroundings import Verge, plant
+from zeroflow_core.simulation.surroundings import Verge, plant, seldom_annotated
 from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import knot_times
 from zeroflow_core.simulation.traffic import Driver
@@ -67,7 +67,7 @@ def make_highway(seed: int, seconds: float, density: float) -> Scene:
     jam = rng.random() < 0.15
     speed = float(rng.uniform(1.5, 9) if jam else rng.uniform(18, 30))
     plan = _plan(rng, seconds, speed)
-    height = 0.0 if rng.random() < 0.3 else float(rng.uniform(-3, 4.5))
+    height = 0.0 if rng.random() < 0.3 else float(rng.uniform(-1.5, 4.5))
     terrain = Terrain(
         roads=(plan.course.road(plan.half_width),),
         bank=(height, 2.0, max(8.0, 2.5 * abs(height)) + float(rng.uniform(0, 6))),
@@ -142,8 +142,8 @@ def _changes(rng, plan: Plan, direction: int, k: int, speed: float) -> tuple[tup
 
 def _surround(stage: Stage, rng: np.random.Generator, plan: Plan) -> None:
     course = plan.course
-    for s in np.arange(plan.begin + rng.uniform(20, 150), plan.end - 20, rng.uniform(180, 350)):
-        across = roadside.bridge if rng.random() < 0.2 else roadside.gantry
+    for s in np.arange(plan.begin + rng.uniform(20, 110), plan.end - 20, rng.uniform(120, 240)):
+        across = roadside.bridge if rng.random() < 0.3 else roadside.gantry
         facing = float(course.yaw(s)) + np.pi * rng.integers(2)
         stage.place(across(rng, 2 * plan.half_width + 1.5), course.at(s), facing, clear=None)
 
@@ -166,32 +166,62 @@ def _rail(stage: Stage, rng: np.random.Generator, plan: Plan, d: float, clear: f
 
 
 def _beside(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
-    """Posts, signs, a noise wall, bushes, trees near and far, a building now and then."""
+    """Posts, signs, lamps, and behind them by turns noise walls, woods and open land with houses; trees far off."""
     for s in verge.along(rng, 50.0, 0.0):
         stage.place(_marker(), verge.at(s, 0.9), verge.yaw(s))
-    for s in verge.along(rng, 90.0, 0.4):
+    for s in verge.along(rng, 60.0, 0.4):
         facing = float(verge.course.yaw(s)) + np.pi * (verge.side < 0)
-        stage.place(roadside.sign(rng), verge.at(s, 1.6), facing)
+        stage.place(seldom_annotated(rng, roadside.sign(rng)), verge.at(s, 1.6), facing)
     lamps = rng.random() < 0.3
     for s in verge.along(rng, 40.0, 0.02) if lamps else ():
         stage.place(roadside.lamp_post(rng), verge.at(s, 1.3), verge.yaw(s))
-    if rng.random() < 0.4:
-        beyond, height = rng.uniform(2.5, 6.0), rng.uniform(2.2, 5.0)
-        material = Material(float(rng.uniform(0.2, 0.5)), 0.02)
-        begin = rng.uniform(verge.begin - 50, verge.end)
-        for s in np.arange(begin, begin + rng.uniform(80, 350), 8.0):
-            wall = (block((-4.05, 4.05), (-0.12, 0.12), (-1.0, height), material),)
-            stage.place(wall, verge.at(s, beyond), verge.yaw(s), base=8.0)
-    for s in verge.along(rng, rng.uniform(35, 150), 0.5):
-        if rng.random() < 0.5:
-            building = roadside.office_block(rng, rng.uniform(20, 60)) if rng.random() < 0.4 else roadside.house(rng)
-            stage.place(building, verge.at(s, rng.uniform(28, 45)), verge.yaw(s) + rng.normal(0, 0.2), clear=10.0)
-    wood = rng.uniform(2.5, 9)  # metres of road per plant: a forest or fields
-    for near, far, gap in ((2.5, 9.0, 2.2 * wood), (7.0, 25.0, wood), (20.0, 65.0, wood)):
-        for s in verge.along(rng, gap, 0.5):
-            bush = rng.random() < (0.8 if near < 5 else 0.15)
-            what = roadside.bush(rng) if bush else plant(rng)
-            stage.place(what, verge.at(s, rng.uniform(near, far)), rng.uniform(0, 2 * np.pi), clear=2.0)
+    s = verge.begin
+    while s < verge.end:
+        run = rng.uniform(40, 110)
+        lined = (_noise_wall, _wood, _open_land)[rng.choice(3, p=[0.35, 0.5, 0.15])]
+        lined(stage, rng, replace(verge, begin=s, end=min(s + run, verge.end)))
+        s += run
+    _plants(stage, rng, verge, 9.0, 20.0, 65.0, bushes=0.1)
+
+
+def _noise_wall(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
+    """With bushes before it, and trees that look over it."""
+    beyond, height = rng.uniform(2.5, 6.0), rng.uniform(3.5, 6.5)
+    material = Material(float(rng.uniform(0.2, 0.5)), 0.02)
+    for s in np.arange(verge.begin, verge.end, 8.0):
+        wall = (block((-4.05, 4.05), (-0.12, 0.12), (-1.0, height), material),)
+        stage.place(wall, verge.at(s, beyond), verge.yaw(s), base=8.0)
+    _plants(stage, rng, verge, 12.0, 1.5, beyond - 0.5, bushes=1.0)
+    _plants(stage, rng, verge, 9.0, beyond + 3.0, beyond + 12.0, bushes=0.0)
+
+
+def _wood(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
+    """A thicket along its edge with trees behind, bushes before it."""
+    beyond = rng.uniform(4.5, 10.0)
+    for s in np.arange(verge.begin, verge.end, 7.5):
+        if rng.random() < 0.95:
+            stage.place(roadside.thicket(rng, 7.0), verge.at(s, beyond + rng.normal(0, 0.3)), verge.yaw(s), base=7.0)
+    _plants(stage, rng, verge, 5.0, beyond + 3.0, beyond + 12.0, bushes=0.0)
+    _plants(stage, rng, verge, 9.0, 1.5, beyond - 2.0, bushes=1.0)
+
+
+def _open_land(stage: Stage, rng: np.random.Generator, verge: Verge) -> None:
+    """A hedge, houses and halls, a tree here and there."""
+    beyond = rng.uniform(3.0, 7.0)
+    for s in verge.along(rng, rng.uniform(25, 50)):
+        building = roadside.office_block(rng, rng.uniform(20, 45)) if rng.random() < 0.5 else roadside.house(rng)
+        stage.place(building, verge.at(s, rng.uniform(11, 26)), verge.yaw(s) + rng.normal(0, 0.2), clear=8.0)
+    for s in np.arange(verge.begin, verge.end, 6.0):
+        if rng.random() < 0.8:
+            stage.place(roadside.hedge(rng, 6.0), verge.at(s, beyond), verge.yaw(s), base=6.0)
+    _plants(stage, rng, verge, 4.5, beyond + 1.5, 20.0, bushes=0.25)
+
+
+def _plants(stage: Stage, rng: np.random.Generator, verge: Verge, gap: float, near: float, far: float, bushes: float):
+    """One about every `gap` metres, between `near` and `far` metres beyond the edge. bushes: share of them"""
+    for s in verge.along(rng, gap, 0.5):
+        what = roadside.bush(rng) if rng.random() < bushes else plant(rng)
+        stage.place(what, verge.at(s, rng.uniform(near, far)), rng.uniform(0, 2 * np.pi), clear=1.0)
 
 
 def _marker() -> roadside.Solids:
