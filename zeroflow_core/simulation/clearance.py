@@ -86,9 +86,11 @@ class Plot:
 
 def footprint(half_length: float, half_width: float, spacing: float = Plot.CELL) -> np.ndarray:
     """Points (N,2) that fill a rectangle about the origin, its edges included."""
-    x = np.linspace(-half_length, half_length, max(int(np.ceil(2 * half_length / spacing)), 1) + 1)
-    y = np.linspace(-half_width, half_width, max(int(np.ceil(2 * half_width / spacing)), 1) + 1)
-    return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
+    rows, columns = (max(int(np.ceil(2 * half / spacing)), 1) for half in (half_length, half_width))
+    points = np.empty((rows + 1, columns + 1, 2))
+    points[..., 0] = ((2 * np.arange(rows + 1) / rows - 1) * half_length)[:, None]
+    points[..., 1] = (2 * np.arange(columns + 1) / columns - 1) * half_width
+    return points.reshape(-1, 2)
 
 
 def trace(box: np.ndarray, half: np.ndarray) -> np.ndarray:
