@@ -100,7 +100,7 @@ def test_nothing_fixed_stands_in_the_way(name: str, seed: int) -> None:
     scene = world(name, seed)
     middle, yaw, half = outlines(scene)
     solids = [solid for body in scene.bodies if body.track is None for solid in body.solids]
-    centres, reach = np.array([solid.centre for solid in solids]), np.array([solid.reach for solid in solids])
+    centres, reach = np.array([s.centre for s in solids]), np.linalg.norm([s.half for s in solids], axis=1)
     for i in [*moving(scene), len(scene.actors)]:
         z = (scene.ego if i == len(scene.actors) else track(scene, i)).position[::10, 2]
         for t, at in enumerate(middle[i]):
