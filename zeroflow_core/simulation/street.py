@@ -248,7 +248,7 @@ def _over(rng: np.random.Generator, plan: Plan, s: float, when: float) -> tuple[
     way = [(s - before * 25, d), (s, d), (s, -d), (s + ahead * 25, -d)]
     legs = zip(way, way[1:], strict=False)
     points = np.concatenate([np.linspace(a, b, int(np.hypot(*np.subtract(a, b)) / 0.25) + 1)[:-1] for a, b in legs])
-    path = Path.through(plan.course.at(*points.T), ease=1.5)
+    path = Path.through(plan.course.at(*points.T), ease=2.5)
     return path, path.nearest(plan.course.at(s, side * plan.half_width)) - 1.3 * when
 
 
