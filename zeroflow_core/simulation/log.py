@@ -19,10 +19,8 @@ from zeroflow_core.simulation.log_map import write_map
 from zeroflow_core.simulation.scan import SimulatedSweep, Simulator
 from zeroflow_core.simulation.scanners import Scanner, scanner_named
 from zeroflow_core.simulation.scene import Scene
-from zeroflow_core.simulation.scenes import SCENES, make_scene
+from zeroflow_core.simulation.scenes import MAX_DENSITY, SCENES, make_scene
 from zeroflow_core.simulation.truth import ActorBox
-
-MAX_DENSITY = 3.0
 
 _POSES_PER_SWEEP = 10
 _LATE = 0.2  # share of a sweep by which its beams may lag

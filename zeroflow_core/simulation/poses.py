@@ -8,7 +8,7 @@ import torch
 from zeroflow_core.simulation.model import Limb
 from zeroflow_core.simulation.paths import Path
 from zeroflow_core.simulation.scene import EGO_CENTRE_X, EGO_HEIGHT
-from zeroflow_core.simulation.solids import rotation_from_turn
+from zeroflow_core.simulation.solids import rotation_from_turn, turn_from_rotation
 from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import KNOT_S, Track
 
@@ -97,16 +97,6 @@ def swing(body: Track, limb: Limb, travelled: np.ndarray) -> Track:
     c, s, o = np.cos(angle), np.sin(angle), np.zeros_like(angle)
     pitch = np.stack([np.stack([c, o, s], -1), np.stack([o, o + 1, o], -1), np.stack([-s, o, c], -1)], -2)
     return Track(body.position + rotation @ np.array(limb.joint), turn_from_rotation(rotation @ pitch))
-
-
-def turn_from_rotation(rotation: np.ndarray) -> np.ndarray:
-    """(roll, pitch, yaw) (...,3) of rotations (...,3,3), the inverse of rotation_from_turn; roll and yaw unwrapped."""
-    pitch = -np.arcsin(np.clip(rotation[..., 2, 0], -1, 1))
-    roll = np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2])
-    yaw = np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
-    if rotation.ndim == 2:
-        return np.array([roll, pitch, yaw])
-    return np.stack([np.unwrap(roll, axis=0), pitch, np.unwrap(yaw, axis=0)], axis=-1)
 
 
 def ego(terrain: Terrain, path: Path, s: np.ndarray, size: tuple[float, float, float]) -> Track:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ class Simulator:
         self.device = torch.device(device)
         self._caster = Caster(scene, self.device)
         self._surfaces, self._truth = Surfaces(self._caster), Truth(scene, scanner)
+        self._passing = lru_cache(maxsize=4)(self._truth.passing)  # each is asked for by three sweeps
         self._heads = [_MountedHead(head, scanner, self.device) for head in scanner.heads]
         # The last entry is for the ground, whose number is -1.
         self._body_of_solid = np.append(self._caster.body.cpu().numpy(), -1)
@@ -94,7 +96,7 @@ class Simulator:
         world = away + pose.translation
         body = self._body_of_solid[np.maximum(solid, -1)]
         actor = self._actor_of_body[body]
-        before, now, after = (self._truth.passing(j) for j in (k - 1, k, k + 1))
+        before, now, after = (self._passing(j) for j in (k - 1, k, k + 1))
         flow, backward = (self._truth.rigid_motion(world, actor, now, then) for then in (after, before))
         # An object passes the beams a little earlier or later than a sweep ago when its bearing has changed.
         velocity = -backward / np.append(now - before, 1.0)[actor, None]

@@ -80,6 +80,16 @@ def rotation_from_turn(turn: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array([[element.T for element in row] for row in rows]), (0, 1), (-2, -1))
 
 
+def turn_from_rotation(rotation: np.ndarray) -> np.ndarray:
+    """(roll, pitch, yaw) (...,3) of rotations (...,3,3), the inverse of rotation_from_turn; roll and yaw unwrapped."""
+    pitch = -np.arcsin(np.clip(rotation[..., 2, 0], -1, 1))
+    roll = np.arctan2(rotation[..., 2, 1], rotation[..., 2, 2])
+    yaw = np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
+    if rotation.ndim == 2:
+        return np.array([roll, pitch, yaw])
+    return np.stack([np.unwrap(roll, axis=0), pitch, np.unwrap(yaw, axis=0)], axis=-1)
+
+
 def solid_extent(solid: Solid, rotation: np.ndarray) -> np.ndarray:
     """Half extents (3,) of the box around a solid in a frame in which it is turned by `rotation` (3,3), metres."""
     half = np.array(solid.half)

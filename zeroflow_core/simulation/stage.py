@@ -11,7 +11,7 @@ from zeroflow_core.simulation import poses
 from zeroflow_core.simulation.clearance import Occupancy, Plot, footprint, trace
 from zeroflow_core.simulation.model import Model
 from zeroflow_core.simulation.scene import EGO_CENTRE_X, EGO_SIZE, Actor, Body, RoadMap, Scene
-from zeroflow_core.simulation.solids import Shape, Solid, rotation_from_turn
+from zeroflow_core.simulation.solids import Shape, Solid, rotation_from_turn, turn_from_rotation
 from zeroflow_core.simulation.terrain import Terrain
 from zeroflow_core.simulation.tracks import Track
 
@@ -152,7 +152,7 @@ def _set(solids: Solids, track: Track) -> list[Solid]:
     placed = []
     for solid in solids:
         roll, pitch, own = solid.turn
-        turn = (roll, pitch, own + yaw) if upright else poses.turn_from_rotation(rotation @ solid.rotation)
+        turn = (roll, pitch, own + yaw) if upright else turn_from_rotation(rotation @ solid.rotation)
         centre = rotation @ np.array(solid.centre) + position
         placed.append(replace(solid, centre=tuple(map(float, centre)), turn=tuple(map(float, turn))))
     return placed
