@@ -221,12 +221,12 @@ def test_vehicles_are_in_their_cuboids_and_av2s_flow_is_the_truth(av2_pairs):
                 judged += 1
             at_home |= own & inside
             boxes_around += inside
-        valid = flow.is_valid.numpy()
+        valid = flow.is_valid.numpy()  # not where av2 leaves out the next cuboid, as it has no points
         clear = at_home & valid & (boxes_around == 1)  # where boxes overlap, av2 takes any
         assert clear.sum() > 0.8 * (instance >= 0).sum()
         assert off[clear].max() <= 0.02
         assert off[(instance < 0) & (boxes_around == 0)].max() < 1e-3
-        assert valid[instance >= 0].mean() > 0.99
+        assert valid[instance >= 0].mean() > 0.97
     assert judged >= 20
 
 
