@@ -43,7 +43,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the picture and the summary.")] = Path("out/demo"),
     sweeps: Annotated[int, typer.Option(min=2, help="Sweeps of the simulated drive.")] = 30,
     scene: Annotated[str, typer.Option(help="What is driven through: street, junction or highway.")] = "junction",
-    seed: Annotated[int, typer.Option(min=0, help="Which of those.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Which of those.")] = 1,
     checkpoint: Annotated[str, typer.Option(help="Weights of the student: a file, or 'default'.")] = "default",
     device: Annotated[str, typer.Option(help="Where the student runs: auto, cpu, cuda or cuda:n.")] = "auto",
     points: Annotated[str | None, typer.Option(help="Cloud topic, where a bag has several.")] = None,
