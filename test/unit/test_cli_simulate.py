@@ -152,7 +152,7 @@ def test_another_run_that_writes_the_same_log_is_not_disturbed(tmp_path):
         (("--sensor", "sonar"), "scanner 'sonar' is unknown; choose one of: av2, "),
         (("--scene", "desert"), "scene 'desert' is unknown"),
         (("--split", "dev"), "split 'dev' is unknown; choose one of: train, val, test"),
-        (("--density", "-1"), "density -1.0"),
+        (("--density", "-1"), "density -1 cannot"),
         (("--beams", "500"), "500 beams"),
         (("--height", "40"), "40.0 m above the ground"),
         (("--device", "tpu"), "device 'tpu' is unknown"),

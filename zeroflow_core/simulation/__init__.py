@@ -4,4 +4,6 @@ What a world consists of:  solids → model (vehicles, people, roadside) → tra
 Who goes where in it:      scenes (street, junction, highway)
 How it is seen:            scanners → raycast → echoes → scan, with the truth
 What is written:           log, log_map, logs
+
+README.md beside this file goes through all of its modules.
 """

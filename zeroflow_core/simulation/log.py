@@ -19,7 +19,7 @@ from zeroflow_core.simulation.log_map import write_map
 from zeroflow_core.simulation.scan import SimulatedSweep, Simulator
 from zeroflow_core.simulation.scanners import Scanner, scanner_named
 from zeroflow_core.simulation.scene import Scene
-from zeroflow_core.simulation.scenes import MAX_DENSITY, SCENES, make_scene
+from zeroflow_core.simulation.scenes import check_scene, make_scene
 from zeroflow_core.simulation.truth import ActorBox
 
 _POSES_PER_SWEEP = 10
@@ -50,12 +50,7 @@ class Drive:
     def __post_init__(self) -> None:
         if self.sweeps < 1:
             raise ZeroFlowError(f"{self.sweeps} sweeps cannot be simulated; ask for at least 1")
-        if self.seed < 0:
-            raise ZeroFlowError(f"seed {self.seed} is negative; give 0 or more")
-        if self.scene not in SCENES:
-            raise ZeroFlowError(f"scene '{self.scene}' is unknown; choose one of: {', '.join(SCENES)}")
-        if not 0 <= self.density <= MAX_DENSITY:
-            raise ZeroFlowError(f"traffic of density {self.density} cannot be simulated; give 0 to {MAX_DENSITY:g}")
+        check_scene(self.scene, self.seed, self.density)
 
     @property
     def id(self) -> str:

@@ -73,7 +73,7 @@ class Simulator:
         return {"up_lidar": first, "down_lidar": first} | poses
 
     def stamp_ns(self, k: int) -> int:
-        """Stamp of sweep `k`, at which its first column is about to be fired."""
+        """Stamp of sweep `k`, from which the times of its columns are counted."""
         return START_NS + round(k * self.scanner.sweep_s * 1e9)
 
     def ego_pose(self, time: float) -> SE3:
