@@ -47,8 +47,10 @@ def no_ground(sweep: Sweep) -> np.ndarray:
 class MapRaster:
     """Ground by an AV2 ground-height raster, with ZeroFlow's rule: |z − h| ≤ 0.4 m, or below the raster.
 
-    heights:  (H,W) float, metres in the city frame; NaN where unknown
+    heights:   (H,W) float, metres in the city frame; NaN where unknown
     rotation, translation, scale: ``img_Sim2_city``: pixel = scale · (rotation @ xy + translation)
+    threshold: metres
+    nearest:   the pixel is the nearest one, else the one that truncation towards zero gives
     """
 
     heights: np.ndarray
@@ -56,6 +58,11 @@ class MapRaster:
     translation: np.ndarray
     scale: float
     threshold: float = 0.4
+    nearest: bool = True
+
+    def as_av2(self) -> MapRaster:
+        """The same raster with the rule of the av2 package and its labels: 0.3 m, pixels truncated."""
+        return replace(self, threshold=0.3, nearest=False)
 
     def __call__(self, sweep: Sweep) -> np.ndarray:
         if sweep.world_SE3_ego is None:
@@ -66,10 +73,11 @@ class MapRaster:
             return (np.abs(city[:, 2] - height) <= self.threshold) | (city[:, 2] < height)
 
     def height_at(self, xy: np.ndarray) -> np.ndarray:
-        """Height (N,) of the ground at city positions (N,2); NaN outside the raster. Nearest pixel."""
+        """Height (N,) of the ground at city positions (N,2); NaN outside the raster."""
         finite = np.isfinite(xy).all(axis=1)
         pixel = np.zeros(xy.shape, dtype=np.int64)
-        pixel[finite] = np.round((xy[finite] @ self.rotation.T + self.translation) * self.scale)
+        exact = (xy[finite] @ self.rotation.T + self.translation) * self.scale
+        pixel[finite] = np.round(exact) if self.nearest else np.trunc(exact)
         rows, columns = self.heights.shape
         x, y = pixel.T
         inside = finite & (x >= 0) & (x < columns) & (y >= 0) & (y < rows)

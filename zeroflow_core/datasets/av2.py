@@ -40,12 +40,14 @@ class Cuboid:
     track_id:       the same for the same object throughout a log
     ego_SE3_object: pose of the box's centre in the vehicle frame at the stamp
     size:           (3,) float64, length, width and height in metres, along the object's x, y and z
+    num_points:     points of the sweep that the annotators found in it
     """
 
     category: str
     track_id: str
     ego_SE3_object: SE3
     size: np.ndarray
+    num_points: int
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class FlowLabels:
     classes:    (N,) uint8, AV2's index of the category, 0 for background
     dynamic:    (N,) bool, the point moves over ground
     is_ground0: (N,) bool
+    is_valid:   (N,) bool, False where the flow is not known, or None where the file does not say
     """
 
     total_flow: np.ndarray
     classes: np.ndarray
     dynamic: np.ndarray
     is_ground0: np.ndarray
+    is_valid: np.ndarray | None = None
 
 
 def find_logs(path: Path | str) -> list[Path]:
@@ -84,6 +88,36 @@ def find_logs(path: Path | str) -> list[Path]:
             f"no AV2 log in {path}; a log is a folder with sensors/lidar/*.feather, usually "
             "<root>/sensor/<split>/<log>"
         )
+    return logs
+
+
+def find_split(root: Path | str, split: str) -> list[Path]:
+    """The log folders of one split, sorted by name: those in ``<root>/sensor/<split>``, ``<root>/lidar/<split>``
+    or ``<root>/<split>``, whichever is there first.
+
+    Raises:
+        ZeroFlowError: no such folder, no such split in it, or no log in the split.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ZeroFlowError(f"there is no folder {root}; give the folder that holds sensor/{split}/<log>")
+    places = [root / kind / split for kind in ("sensor", "lidar", "")]
+    found = next((place for place in places if split and place.is_dir()), None)
+    if found is None:
+        there = sorted(
+            {
+                split.name
+                for kind in ("sensor", "lidar", "")
+                if (root / kind).is_dir()
+                for split in (root / kind).iterdir()
+                if split.is_dir() and any((log / "sensors" / "lidar").is_dir() for log in split.iterdir())
+            }
+        )
+        advice = f"it has: {', '.join(there)}" if there else f"give the folder that holds sensor/{split}/<log>"
+        raise ZeroFlowError(f"there is no split '{split}' in {root}; {advice}")
+    logs = [log for log in find_logs(found) if log.parent == found]
+    if not logs:
+        raise ZeroFlowError(f"no AV2 log directly in {found}; a log is a folder with sensors/lidar/*.feather")
     return logs
 
 
@@ -195,11 +229,22 @@ class Log:
         """The annotated objects at `stamp_ns`; empty where the log has no annotations then, or at all."""
         if self._annotations is None:
             return []
-        stamps, poses, sizes, categories, tracks = self._annotations
+        stamps, poses, sizes, categories, tracks, points = self._annotations
         return [
-            Cuboid(categories[row], tracks[row], self._as_pose(poses[row], "annotations.feather"), sizes[row])
+            Cuboid(
+                categories[row],
+                tracks[row],
+                self._as_pose(poses[row], "annotations.feather"),
+                sizes[row],
+                int(points[row]),
+            )
             for row in np.flatnonzero(stamps == stamp_ns)
         ]
+
+    @property
+    def has_annotations(self) -> bool:
+        """Whether the log has cuboids at all; AV2's test logs and Lidar logs have none."""
+        return (self.path / "annotations.feather").exists()
 
     def flow_labels(self, i: int) -> FlowLabels | None:
         """Labels of the pair of sweeps `i` and `i` + 1, or None where the log has none for it.
@@ -224,6 +269,7 @@ class Log:
             classes=table.column("classes", np.uint8),
             dynamic=table.column("dynamic", np.bool_),
             is_ground0=table.column("is_ground_0", np.bool_),
+            is_valid=table.column("is_valid", np.bool_) if "is_valid" in table.names else None,
         )
 
     @cached_property
@@ -247,6 +293,7 @@ class Log:
             table.columns(SIZE, np.float64),
             table.strings("category"),
             table.strings("track_uuid"),
+            table.column("num_interior_pts", np.int64),
         )
 
     def _as_pose(self, row: np.ndarray, name: str) -> SE3:

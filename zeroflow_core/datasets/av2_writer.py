@@ -112,8 +112,8 @@ class LogWriter:
         self._last_labels = _label_columns(labels)
         write_table(self.folder / "flow_labels" / f"{stamp_ns}.feather", self._last_labels | (extra or {}))
 
-    def add_cuboids(self, stamp_ns: int, cuboids: Iterable[tuple[Cuboid, int]]) -> None:
-        """The objects at the stamp of a sweep, each with the number of points in it.
+    def add_cuboids(self, stamp_ns: int, cuboids: Iterable[Cuboid]) -> None:
+        """The objects at the stamp of a sweep.
 
         A log has annotations.feather when this was called at least once, with or without objects.
         """
@@ -177,15 +177,15 @@ def _label_columns(labels: FlowLabels) -> dict[str, np.ndarray]:
     }
 
 
-def _annotation_columns(stamp_ns: int, cuboids: list[tuple[Cuboid, int]]) -> dict[str, np.ndarray]:
-    sizes = np.array([cuboid.size for cuboid, _ in cuboids], dtype=np.float64).reshape(-1, 3)
+def _annotation_columns(stamp_ns: int, cuboids: list[Cuboid]) -> dict[str, np.ndarray]:
+    sizes = np.array([cuboid.size for cuboid in cuboids], dtype=np.float64).reshape(-1, 3)
     return {
         "timestamp_ns": np.full(len(cuboids), stamp_ns, dtype=np.int64),
-        "track_uuid": np.array([cuboid.track_id for cuboid, _ in cuboids], dtype=np.str_),
-        "category": np.array([cuboid.category for cuboid, _ in cuboids], dtype=np.str_),
+        "track_uuid": np.array([cuboid.track_id for cuboid in cuboids], dtype=np.str_),
+        "category": np.array([cuboid.category for cuboid in cuboids], dtype=np.str_),
         **{name: sizes[:, k] for k, name in enumerate(SIZE)},
-        **_pose_columns(cuboid.ego_SE3_object for cuboid, _ in cuboids),
-        "num_interior_pts": np.array([points for _, points in cuboids], dtype=np.int64),
+        **_pose_columns(cuboid.ego_SE3_object for cuboid in cuboids),
+        "num_interior_pts": np.array([cuboid.num_points for cuboid in cuboids], dtype=np.int64),
     }
 
 

@@ -169,18 +169,20 @@ class _Tracks:
         sweep = simulated.sweep
         self._sweeps.append((sweep.stamp_ns, sweep.world_SE3_ego.inverse(), simulated.cuboids))
 
-    def cuboids(self) -> Iterator[tuple[int, list[tuple[Cuboid, int]]]]:
-        """Stamp of each sweep, and its objects in the vehicle frame, each with the number of its points."""
+    def cuboids(self) -> Iterator[tuple[int, list[Cuboid]]]:
+        """Stamp of each sweep, and its objects in the vehicle frame."""
         with np.errstate(invalid="ignore"):  # of actors that never came near
             middle, size = (self._low + self._high) / 2, self._high - self._low
         for stamp_ns, ego_SE3_city, boxes in self._sweeps:
             seen = [box for box in boxes if self._num_points[box.actor]]
             poses = [ego_SE3_city @ box.city_SE3_body @ SE3(np.eye(3), middle[box.actor]) for box in seen]
-            cuboids = (
-                Cuboid(self._categories[box.actor], self._ids[box.actor], pose, size[box.actor])
-                for box, pose in zip(seen, poses, strict=True)
+            yield (
+                stamp_ns,
+                [
+                    Cuboid(self._categories[box.actor], self._ids[box.actor], pose, size[box.actor], box.num_points)
+                    for box, pose in zip(seen, poses, strict=True)
+                ],
             )
-            yield stamp_ns, [(cuboid, box.num_points) for cuboid, box in zip(cuboids, seen, strict=True)]
 
 
 def _add_poses(log: LogWriter, simulator: Simulator, sweeps: int) -> list[SE3]:
