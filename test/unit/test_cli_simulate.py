@@ -19,7 +19,7 @@ from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.datasets.folders import new_folder, remove_leftovers
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.simulation.logs import simulate_logs
-from zeroflow_core.simulation.workers import run_in_workers
+from zeroflow_core.workers import run_in_workers
 
 SMALL = ("--sensor", "small", "--scene", "street", "--seed", "7")
 

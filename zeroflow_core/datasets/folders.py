@@ -31,7 +31,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            with _locked(hidden):
+            with locked(hidden):
                 yield hidden / path.name
             os.rename(hidden / path.name, path)
         finally:
@@ -53,7 +53,7 @@ def remove_leftovers(path: Path, patience: float = 0.0) -> None:
         for hidden in path.parent.glob(f".{path.name}.*"):
             while True:
                 try:
-                    with _locked(hidden):
+                    with locked(hidden):
                         shutil.rmtree(hidden)
                     break
                 except FileNotFoundError:
@@ -67,8 +67,8 @@ def remove_leftovers(path: Path, patience: float = 0.0) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The kernel drops the lock when the process ends, however it ends.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock meanwhile. The kernel drops it when the process ends, however it ends.
 
     Raises:
         BlockingIOError: another process has the lock.

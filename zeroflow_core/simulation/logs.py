@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.simulation.log import Drive, write_drive
 from zeroflow_core.simulation.scanners import Scanner, randomised, scanner_named
 from zeroflow_core.simulation.scenes import MAX_DENSITY, SCENES
-from zeroflow_core.simulation.workers import run_in_workers
+from zeroflow_core.workers import cores, run_in_workers
 
 SPLITS = ("train", "val", "test")
 MIXED = "mixed"  # one scene after the other
@@ -81,7 +80,7 @@ def simulate_logs(
     missing = [(path, drive) for path, drive in zip(paths, drives, strict=True) if not _is_there(path, sweeps)]
     for _ in range((logs - len(missing)) * sweeps):
         on_sweep(0, True)
-    jobs = jobs or (_cores() if device == "cpu" else 1)
+    jobs = jobs or (cores() if device == "cpu" else 1)
     if min(jobs, len(missing)) > 1:
         tasks = [(path, drive, device) for path, drive in missing]
         try:
@@ -130,7 +129,3 @@ def _is_there(path: Path, sweeps: int) -> bool:
     if not complete:
         raise ZeroFlowError(f"{path} is in the way: it is not the log of {sweeps} sweeps by that name; remove it")
     return True
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,6 +6,7 @@ script again in each. They don't hear Ctrl-C; they end when this process tells t
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -19,6 +20,11 @@ from typing import Any
 from zeroflow_core.errors import ZeroFlowError
 
 _FAREWELL_S = 15.0  # for a process to remove what it has half written
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_workers(
