@@ -31,7 +31,7 @@ def load_model(path: str | Path) -> tuple[FastFlow3D, dict[str, Any]]:
     Raises:
         ZeroFlowError: no such file, damaged, foreign, or keys that do not fit the network.
     """
-    path = DEFAULT_CHECKPOINT if str(path) == "default" else Path(path).expanduser()
+    path = checkpoint_file(path)
     state, metadata = _read(path)
     config = _config_of(state, metadata, path)
     model = FastFlow3D(config)
@@ -39,6 +39,11 @@ def load_model(path: str | Path) -> tuple[FastFlow3D, dict[str, Any]]:
     model.load_state_dict({key: value.to(model.state_dict()[key].dtype) for key, value in state.items()})
     defaults = {"name": path.stem, "ground": "map", "interval_s": 0.1}  # those of the published weights
     return model.eval(), {**defaults, **metadata}
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file that `path` means, which may be ``default``."""
+    return DEFAULT_CHECKPOINT if str(path) == "default" else Path(path).expanduser()
 
 
 def save_model(path: str | Path, model: FastFlow3D, metadata: dict[str, Any], half: bool = False) -> None:

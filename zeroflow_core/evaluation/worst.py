@@ -1,0 +1,93 @@
+"""The pairs that go worst, for the report's pictures.
+
+Every log's worst pair so far is kept as a file while the run is at it, because some methods take minutes a pair.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zeroflow_core.evaluation import av2_2023
+from zeroflow_core.evaluation.journal import Record
+from zeroflow_core.evaluation.truth import Estimate
+
+_MIN_POINTS = 20  # of moving foreground, for its mean error to say something
+
+
+def badness(record: Record) -> float | None:
+    """Mean error of the moving foreground (av2-2023), in metres; None where there is hardly any."""
+    figures = av2_2023.figures(record["tallies"][av2_2023.NAME])
+    return figures["fd"] if figures["num_fd"] >= _MIN_POINTS else None
+
+
+def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Estimate) -> None:
+    """Keep the estimate of pair `i` in the run's folder `out`, unless a worse one of its log is kept there."""
+    new = badness(record)
+    if new is None:
+        return
+    path = _path(out, log_id)
+    old = _read(path)
+    if old is not None and float(old["badness"]) >= new:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, index=i, badness=new, residual=estimate.residual, covered=estimate.covered)
+    os.replace(temporary, path)
+
+
+def choose(records: Iterable[Record], count: int) -> list[Record]:
+    """The `count` worst pairs, worst first: one of each log, and more of the same logs only if these are too few."""
+    worst_of: dict[str, list[tuple[float, int, Record]]] = {}
+    for record in records:
+        value = badness(record)
+        if value is None or not count:
+            continue
+        heap = worst_of.setdefault(record["log"], [])
+        entry = (value, -record["index"], record)
+        if len(heap) < count:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+    ranked = [sorted(heap, reverse=True) for heap in worst_of.values()]
+    first = sorted((entries[0] for entries in ranked), key=_order)[:count]
+    others = sorted((entry for entries in ranked for entry in entries[1:]), key=_order)
+    return [record for _, _, record in sorted(first + others[: count - len(first)], key=_order)]
+
+
+def kept(out: Path, record: Record) -> Estimate | None:
+    """The estimate that was kept of this pair, if it was."""
+    there = _read(_path(out, record["log"]))
+    if there is None or int(there["index"]) != record["index"]:
+        return None
+    return Estimate(there["residual"], there["covered"])
+
+
+def forget_others(out: Path, chosen: Sequence[Record]) -> None:
+    """Remove what is kept of logs that are not among the chosen."""
+    wanted = {_path(out, record["log"]) for record in chosen}
+    for path in _path(out, "").parent.glob("*.npz"):
+        if path not in wanted:
+            path.unlink()
+
+
+def _order(entry: tuple[float, int, Record]) -> tuple[float, str, int]:
+    return -entry[0], entry[2]["log"], -entry[1]
+
+
+def _path(out: Path, log_id: str) -> Path:
+    return out / "worst" / f"{log_id}.npz"
+
+
+def _read(path: Path) -> np.lib.npyio.NpzFile | None:
+    """None where there is no file, or none that can be read: it can be made again."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
