@@ -1,11 +1,11 @@
 """The student that comes along: small, loaded by default, and better than nothing where it claims to be."""
 
-import numpy as np
 import pytest
 
 from zeroflow_core import load_student
 from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.distillation.interim import evaluate
+from zeroflow_core.evaluation.cuboid_labels import flow_of_cuboids
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.fastflow3d.checkpoint import DEFAULT_CHECKPOINT
 from zeroflow_core.ground import Patchwork, mark_ground
@@ -39,24 +39,10 @@ def test_real_sweeps_of_a_scanner_it_has_never_seen(student, test_data):
         for i in range(len(log) - 1):
             sweep0, sweep1 = (mark_ground(log.sweep(k), Patchwork()) for k in (i, i + 1))
             pair = make_pair(sweep0, sweep1)
-            truth = cuboid_flow(pair, log.annotations(sweep0.stamp_ns), log.annotations(sweep1.stamp_ns))
-            estimate = estimate_flow(student, pair).vectors
-            errors.add(estimate[~pair.is_ground0], truth[~pair.is_ground0], pair.dt)
+            cuboids = (log.annotations(sweep.stamp_ns) for sweep in (sweep0, sweep1))
+            truth, _, is_valid = flow_of_cuboids(pair.pc0, *cuboids, pair.ego0_SE3_ego1)
+            scored = is_valid & ~pair.is_ground0
+            errors.add(estimate_flow(student, pair).vectors[scored], truth[scored], pair.dt)
     assert errors.dynamic_points > 3000
     assert errors.dynamic_epe < 0.8 * errors.dynamic_epe_of_zero
     assert errors.static_too_fast < 0.08
-
-
-def cuboid_flow(pair, cuboids0, cuboids1):
-    """Flow (N0,3) of pc0 by its cuboids' motion, zero outside of them, NaN in one that has no successor."""
-    flow = np.zeros(pair.pc0.shape)
-    later = {cuboid.track_id: cuboid for cuboid in cuboids1}
-    for cuboid in cuboids0:
-        inside = cuboid.ego_SE3_object.inverse().transform(pair.pc0.astype(np.float64))
-        rows = (np.abs(inside) <= cuboid.size / 2 + 0.1).all(axis=1)
-        if cuboid.track_id in later:
-            moved = pair.ego0_SE3_ego1 @ later[cuboid.track_id].ego_SE3_object
-            flow[rows] = moved.transform(inside[rows]) - pair.pc0[rows]
-        else:
-            flow[rows] = np.nan
-    return flow

@@ -31,11 +31,13 @@ def flow_of_cuboids(
     is_valid = np.ones(len(points0), dtype=bool)
     later = {cuboid.track_id: cuboid for cuboid in cuboids1}
     index = category_index()
+    by_x = np.argsort(points0[:, 0])  # so that each cuboid looks at a slice, not at all points
+    x = points0[by_x, 0]
     for cuboid in cuboids0:
         half = (cuboid.size + [_GROWN_M, _GROWN_M, 0.0]) / 2
-        near = np.flatnonzero(
-            (np.abs(points0 - cuboid.ego_SE3_object.translation) <= np.linalg.norm(half)).all(axis=1)
-        )
+        centre, radius = cuboid.ego_SE3_object.translation, np.linalg.norm(half)
+        near = by_x[np.searchsorted(x, centre[0] - radius) : np.searchsorted(x, centre[0] + radius, side="right")]
+        near = near[np.abs(points0[near, 1] - centre[1]) <= radius]
         own = cuboid.ego_SE3_object.inverse().transform(points0[near])
         inside = (np.abs(own) <= half).all(axis=1)
         rows, own = near[inside], own[inside]
