@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from zeroflow_core.cli.progress import progress_bar
 
+if TYPE_CHECKING:
     from zeroflow_core.simulation.scanners import Scanner
 
 
@@ -48,15 +48,15 @@ def simulate(
 
     scanner: Scanner = adjusted(scanner_named(sensor), height=height, tilt=tilt, beams=beams, noise=noise)
     start, points = time.monotonic(), []
-    with _progress() as progress:
-        bar = progress.add_task(f"Simulating {sensor}", total=logs * sweeps, speed="")
+    with progress_bar() as progress:
+        bar = progress.add_task(f"Simulating {sensor}", total=logs * sweeps, note="")
 
         def on_sweep(num_points: int, kept: bool) -> None:
             if kept:
                 progress.update(bar, total=progress.tasks[bar].total - 1)
                 return
             points.append(num_points)
-            progress.update(bar, advance=1, speed=f"{len(points) / (time.monotonic() - start):.1f} sweeps/s")
+            progress.update(bar, advance=1, note=f"{len(points) / (time.monotonic() - start):.1f} sweeps/s")
 
         written = simulate_logs(
             out, split, logs, sweeps, seed, scanner, scene, density, randomise, choose_device(device), jobs, on_sweep
@@ -71,15 +71,6 @@ def simulate(
         said += f"; {kept} were there already"
     print(said)
     print(f"They are in {written.logs[0].parent}; for a bag to play: zeroflow convert {written.logs[0]} <bag>")
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}")
-    console = Console(stderr=True)
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
 
 
 def _megabytes(logs: list[Path]) -> float:
