@@ -1,0 +1,149 @@
+"""What a run leaves in its folder: metrics.json with every figure, pairs.csv with a row for each pair."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation import av2_2023, av2_2024, breakdown, zeroflow_paper
+from zeroflow_core.evaluation.tally import Tally, add
+
+DEFINITIONS = (av2_2023, av2_2024, zeroflow_paper)  # of three-way EPE; the breakdown has none
+METRICS, PAIRS = "metrics.json", "pairs.csv"
+PARTS = ("three_way_epe", "fd", "fs", "bs")
+_OF_A_PAIR = (*PARTS, "num_fd", "num_points", "coverage")
+COLUMNS = ("log", "index", "stamp_ns", "dt_s", "seconds") + tuple(
+    f"{module.NAME}/{figure}" for module in DEFINITIONS for figure in _OF_A_PAIR
+)
+
+
+def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[dict]) -> dict:
+    """Pool the pairs and write metrics.json and pairs.csv, each complete or not at all.
+
+    Sums are pooled over points: a pair or a log counts as much as it has points. Only the sums of each log are
+    kept in memory.
+
+    run:     what was run, for the key "run"; the number of logs and pairs and the seconds of a pair are added
+    records: lines of the journals of the pairs that were scored, in the order of the rows of pairs.csv
+    failed:  lines of the journals of the pairs that were not
+
+    Returns:
+        the content of metrics.json
+
+    Raises:
+        ZeroFlowError: the file system refuses.
+    """
+    modules = (*DEFINITIONS, breakdown)
+    pools: dict[str, dict[str, Tally]] = {}  # by log, then by definition
+    num_pairs: dict[str, int] = {}
+    seconds: list[float] = []
+    with _complete(out / PAIRS) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for record in records:
+            log, tallies = record["log"], record["tallies"]
+            pool = pools.setdefault(log, {module.NAME: {} for module in modules})
+            for module in modules:
+                add(pool[module.NAME], tallies[module.NAME])
+            num_pairs[log] = num_pairs.get(log, 0) + 1
+            seconds.append(record["seconds"])
+            writer.writerow(_row(record))
+    total: dict[str, Tally] = {module.NAME: {} for module in modules}
+    for log in sorted(pools):
+        for name, tally in pools[log].items():
+            add(total[name], tally)
+    metrics = {module.NAME: module.figures(total[module.NAME]) for module in modules}
+    metrics["per_log"] = {log: {**_of_a_log(pools[log]), "num_pairs": num_pairs[log]} for log in sorted(pools)}
+    metrics["run"] = {**run, "num_logs": len(pools), "num_pairs": len(seconds), "seconds": _spread(seconds)}
+    metrics["failed"] = failed
+    with _complete(out / METRICS) as file:
+        json.dump(metrics, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+    return metrics
+
+
+def read_metrics(folder: Path) -> dict:
+    """The content of a run's metrics.json.
+
+    Raises:
+        ZeroFlowError: no such folder, no metrics.json in it, or one that no run has written.
+    """
+    path = folder / METRICS
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ZeroFlowError(f"{folder} {what}; give the folder that zeroflow evaluate wrote (its --out)")
+    if not path.exists():
+        raise ZeroFlowError(
+            f"{folder} has no {METRICS}; run zeroflow evaluate --out {folder} first, or to its end if it was stopped"
+        )
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        if not _is_complete(metrics):
+            raise ValueError("keys are missing")
+    except OSError as error:
+        raise ZeroFlowError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # of JSON or UTF-8, too
+        raise ZeroFlowError(
+            f"{path} is damaged or not of zeroflow evaluate ({error}); run zeroflow evaluate --out {folder} again"
+        ) from error
+    return metrics
+
+
+def _row(record: dict) -> list:
+    figures = {module.NAME: module.figures(record["tallies"][module.NAME]) for module in DEFINITIONS}
+    about = [record[key] for key in ("log", "index", "stamp_ns", "dt", "seconds")]
+    return about + [figures[module.NAME][figure] for module in DEFINITIONS for figure in _OF_A_PAIR]
+
+
+def _of_a_log(pool: dict[str, Tally]) -> dict:
+    """The definitions' figures, without the fifty speeds of each class."""
+    found = {module.NAME: module.figures(pool[module.NAME]) for module in DEFINITIONS}
+    for figures in found[av2_2024.NAME]["classes"].values():
+        del figures["buckets"]
+    return found
+
+
+def _spread(seconds: list[float]) -> dict:
+    if not seconds:
+        return {"median": None, "p90": None, "mean": None}
+    median, p90 = np.percentile(seconds, [50, 90])
+    return {"median": float(median), "p90": float(p90), "mean": float(np.mean(seconds))}
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[IO[str]]:
+    """A file to write that takes the place of `path` when the block ends well."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        try:
+            with open(temporary, "w", encoding="utf-8", newline="") as file:
+                yield file
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_complete(metrics: object) -> bool:
+    """Whether everything is there that every run has, and numbers where figures should be."""
+    if not isinstance(metrics, dict) or not all(isinstance(metrics.get(key), dict) for key in ("run", "per_log")):
+        return False
+    return all(
+        isinstance(figures := metrics.get(module.NAME), dict)
+        and isinstance(figures.get("num_points"), int)
+        and all(part in figures and isinstance(figures[part], int | float | None) for part in PARTS)
+        for module in DEFINITIONS
+    )
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")

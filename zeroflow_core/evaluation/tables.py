@@ -1,0 +1,256 @@
+"""A run's figures as text for a terminal or a pipe, and those of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
+from zeroflow_core.evaluation.results import DEFINITIONS, PARTS
+
+NOTHING = "–"  # for a figure without points
+_LEAST_WIDTH = 80  # characters; in less room numbers would be cut off
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a number is written: times `scale`, with so many decimals."""
+
+    scale: float = 1.0
+    decimals: int = 4
+
+    def text(self, value: float | None) -> str:
+        return NOTHING if value is None else f"{self.scale * value:,.{self.decimals}f}"
+
+    def difference(self, value: float | None, first: float | None) -> str:
+        if value is None or first is None:
+            return NOTHING
+        text = f"{self.scale * (value - first):+,.{self.decimals}f}"
+        return text if text.strip("+-0.") else "="
+
+
+METRES, RATIO, RADIANS = Unit(), Unit(), Unit(decimals=3)
+PER_CENT, MILLISECONDS, COUNT = Unit(100, 1), Unit(1000, 1), Unit(decimals=0)
+LOWER, HIGHER, NEITHER = -1, 1, 0  # which value of a row is the best
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of a comparison.
+
+    path: keys that lead to it from the definition's figures
+    best: LOWER, HIGHER or NEITHER
+    """
+
+    name: str
+    path: tuple[str, ...]
+    unit: Unit = METRES
+    best: int = LOWER
+
+
+def print_run(metrics: dict, console: Console) -> None:
+    """One run: every definition's three-way error and its parts, and what each definition has beyond them.
+
+    metrics: content of metrics.json
+    """
+    console.width = max(console.width, _LEAST_WIDTH)
+    console.print(Text(_described(metrics)), soft_wrap=True)
+    for table in (_errors(metrics), _accuracies(metrics), _classes(metrics)):
+        console.print()
+        console.print(table)
+    seconds = metrics["run"]["seconds"]
+    median, p90 = (MILLISECONDS.text(seconds[key]) for key in ("median", "p90"))
+    iou = RATIO.text(metrics[av2_2023.NAME]["dynamic_iou"])
+    console.print()
+    console.print(Text(f" dynamic IoU {iou} ({av2_2023.NAME}); median pair {median} ms, p90 {p90} ms"), soft_wrap=True)
+
+
+def print_comparison(runs: Sequence[dict], names: Sequence[str], console: Console) -> None:
+    """Several runs side by side: the best of each row is marked, and from the second on Δ is the difference to the
+    first. Runs that don't fit beside the first follow below.
+
+    runs:  contents of metrics.json
+    names: of the runs, each another
+    """
+    for name, metrics in zip(names, runs, strict=True):
+        console.print(Text.assemble((name, "bold"), f": {_described(metrics)}"), soft_wrap=True)
+    lines, others = list(_lines(runs)), list(range(1, len(runs)))
+    while others:
+        shown = len(others)
+        while shown > 1 and _width(lines, [0, *others[:shown]]) > console.width:
+            shown -= 1
+        console.print()
+        _print_beside(lines, names, [0, *others[:shown]], console)
+        others = others[shown:]
+    told = "Metres where nothing else is said; dynamic: error ÷ speed. * is the best of its row, Δ is to the first run."
+    console.print()
+    console.print(Text(told, "dim"))
+    warning = _warning(runs, names)
+    if warning:
+        console.print(Text(warning, "yellow"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row of a comparison: of each run its value, and its difference to the first run's."""
+
+    definition: str  # empty but for the first line of a definition
+    name: str
+    values: list[Text]
+    differences: list[Text]
+
+    def cells(self, chosen: Sequence[int]) -> list[Text]:
+        """Two of names, the first chosen run's value, then of each other one the difference and the value."""
+        compared = [cell for k in chosen for cell in (self.differences[k], self.values[k])]
+        return [Text(self.definition, "bold"), Text(self.name), *compared[1:]]
+
+
+def _lines(runs: Sequence[dict]) -> Iterator[_Line]:
+    for definition, rows in _compared(runs):
+        for k, row in enumerate(rows):
+            values = [_value(run[definition], row.path) for run in runs]
+            texts = [row.unit.text(value) for value in values]
+            best = _best(texts, values, row.best)
+            yield _Line(
+                definition if k == 0 else "",
+                row.name,
+                [Text(f"{text}*", "bold green") if text == best else Text(f"{text} ") for text in texts],
+                [Text(row.unit.difference(value, values[0]), "dim") for value in values],
+            )
+
+
+def _print_beside(lines: Sequence[_Line], names: Sequence[str], chosen: Sequence[int], console: Console) -> None:
+    """The chosen runs as one table, whose numbers stay whole; long names are folded."""
+    spare = max(0, console.width - _width(lines, chosen)) // len(chosen)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for k, width in enumerate(_widths(lines, chosen)):
+        run, is_value = chosen[(k - 1) // 2], k % 2 == 0
+        heading = "" if k < 2 else names[run] if is_value else "Δ"
+        width = min(max(width, len(heading)), width + spare)
+        table.add_column(Text(heading), width=width, overflow="fold", justify="left" if k < 2 else "right")
+    for line in lines:
+        if line.definition:
+            table.add_section()
+        table.add_row(*line.cells(chosen))
+    console.width = max(console.width, _width(lines, chosen))
+    console.print(table)
+
+
+def _widths(lines: Sequence[_Line], chosen: Sequence[int]) -> list[int]:
+    """Of the columns, in characters, without names."""
+    return [max(map(len, column)) for column in zip(*(line.cells(chosen) for line in lines), strict=True)]
+
+
+def _width(lines: Sequence[_Line], chosen: Sequence[int]) -> int:
+    """Of the table, with a space on either side of a column and one between two."""
+    return sum(width + 3 for width in _widths(lines, chosen)) - 1
+
+
+def _described(metrics: dict) -> str:
+    run, failed = metrics["run"], len(metrics.get("failed", ()))
+    what = f"{run['name']} on {run['split']} of {run['data']}, {_counts(metrics)}"
+    return f"{what}, {failed} failed" if failed else what
+
+
+def _counts(metrics: dict) -> str:
+    counted = (metrics["run"]["num_logs"], "log"), (metrics["run"]["num_pairs"], "pair")
+    return ", ".join(f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in counted)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for k, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if k else "left", no_wrap=True)
+    return table
+
+
+def _errors(metrics: dict) -> Table:
+    table = _table("metres", "three-way", "FD", "FS", "BS", "points", "covered %")
+    for module in DEFINITIONS:
+        figures = metrics[module.NAME]
+        parts = [METRES.text(figures[part]) for part in PARTS]
+        counts = COUNT.text(figures["num_points"]), PER_CENT.text(figures["coverage"])
+        table.add_row(Text(module.NAME, "bold"), *parts, *counts)
+    return table
+
+
+def _accuracies(metrics: dict) -> Table:
+    table = _table("", "AccS %", "AccR %", "angle error, rad")
+    figures = metrics[av2_2023.NAME]
+    for part in ("fd", "fs", "bs"):
+        shares = [PER_CENT.text(figures[f"acc_{kind}_{part}"]) for kind in ("strict", "relax")]
+        table.add_row(f"{av2_2023.NAME} {part.upper()}", *shares, RADIANS.text(figures[f"angle_error_{part}"]))
+    shares = [PER_CENT.text(metrics[zeroflow_paper.NAME][f"acc_{kind}"]) for kind in ("strict", "relax")]
+    table.add_row(f"{zeroflow_paper.NAME} FD", *shares, "")
+    return table
+
+
+def _classes(metrics: dict) -> Table:
+    table = _table(f"{av2_2024.NAME}", "moving, error ÷ speed", "standing, metres", "points")
+    figures = metrics[av2_2024.NAME]
+    mean = RATIO.text(figures["mean_dynamic"]), METRES.text(figures["mean_static"])
+    table.add_row(Text("mean", "bold"), *mean, COUNT.text(figures["num_points"]))
+    for name, found in figures["classes"].items():
+        table.add_row(
+            name, RATIO.text(found["dynamic"]), METRES.text(found["static"]), COUNT.text(found["num_points"])
+        )
+    return table
+
+
+def _compared(runs: Sequence[dict]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each definition, and of what is known of the run."""
+    parts = [Row(name, (part,)) for name, part in zip(("three-way", "FD", "FS", "BS"), PARTS, strict=True)]
+    scored = [Row("covered, %", ("coverage",), PER_CENT, HIGHER), Row("points", ("num_points",), COUNT, NEITHER)]
+    accuracies = [("AccS FD, %", "acc_strict_fd"), ("AccR FD, %", "acc_relax_fd")]
+    yield av2_2023.NAME, [
+        *parts,
+        *(Row(name, (key,), PER_CENT, HIGHER) for name, key in accuracies),
+        Row("angle FD, rad", ("angle_error_fd",), RADIANS),
+        Row("dynamic IoU", ("dynamic_iou",), RATIO, HIGHER),
+        *scored,
+    ]
+    classes = list(dict.fromkeys(name for run in runs for name in run[av2_2024.NAME].get("classes", ())))
+    yield av2_2024.NAME, [
+        Row("mean dynamic", ("mean_dynamic",), RATIO),
+        *(Row(f" {name}", ("classes", name, "dynamic"), RATIO) for name in classes),
+        Row("mean static", ("mean_static",)),
+        *parts,
+        *scored,
+    ]
+    accuracies = [("AccS, %", "acc_strict"), ("AccR, %", "acc_relax")]
+    yield zeroflow_paper.NAME, [*parts, *(Row(name, (key,), PER_CENT, HIGHER) for name, key in accuracies), *scored]
+    yield "run", [Row("median pair, ms", ("seconds", "median"), MILLISECONDS)]
+
+
+def _value(figures: dict, path: Sequence[str]) -> float | None:
+    """None, too, for a figure that a run of another version does not have."""
+    value: object = figures
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else None
+
+
+def _best(texts: Sequence[str], values: Sequence[float | None], best: int) -> str | None:
+    """The text to mark: of the best value, if as written it is better than another."""
+    known = {text: value for text, value in zip(texts, values, strict=True) if value is not None}
+    return max(known, key=lambda text: best * known[text]) if best and len(known) > 1 else None
+
+
+def _warning(runs: Sequence[dict], names: Sequence[str]) -> str:
+    """Why the runs can't be compared, or nothing."""
+    pairs = [{log: of_log["num_pairs"] for log, of_log in run["per_log"].items()} for run in runs]
+    if any(one != pairs[0] for one in pairs):
+        what = "logs" if any(one.keys() != pairs[0].keys() for one in pairs) else "pairs of the same logs"
+        told = "; ".join(f"{name}: {_counts(run)}" for name, run in zip(names, runs, strict=True))
+        return f"Not comparable: the runs scored other {what} ({told})."
+    for module in DEFINITIONS:
+        points = [run[module.NAME]["num_points"] for run in runs]
+        if any(one != points[0] for one in points):
+            told = "; ".join(f"{name}: {number:,}" for name, number in zip(names, points, strict=True))
+            return f"Not comparable: the runs scored other points of the same pairs ({module.NAME}, {told})."
+    return ""
