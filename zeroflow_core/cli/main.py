@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 import zeroflow_core
+from zeroflow_core.cli.compare import compare
 from zeroflow_core.cli.convert import convert
 from zeroflow_core.cli.doctor import doctor
+from zeroflow_core.cli.evaluate import evaluate
 from zeroflow_core.cli.infer import infer
 from zeroflow_core.cli.simulate import simulate
 from zeroflow_core.errors import ZeroFlowError
@@ -26,6 +28,8 @@ app = typer.Typer(
 app.command()(infer)
 app.command()(convert)
 app.command()(simulate)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(doctor)
 
 

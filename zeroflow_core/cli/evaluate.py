@@ -1,0 +1,148 @@
+"""``zeroflow evaluate``: how good a method's flow is on labelled logs, by all three definitions of the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zeroflow_core.cli.progress import progress_bar
+from zeroflow_core.errors import ZeroFlowError
+
+if TYPE_CHECKING:
+    import rich.progress
+
+    from zeroflow_core.evaluation.run import Progress
+
+_TOLD = 5  # failed pairs on screen; metrics.json has all
+
+
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder that has logs in sensor/<split>, as AV2's does.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; with those of an earlier run, goes on with it.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    method: Annotated[
+        str, typer.Option(help="student, zero (nothing moves) or labels (what the logs, or --labels, say).")
+    ] = "student",
+    checkpoint: Annotated[
+        str, typer.Option(help="For the student: a published .ckpt, a .safetensors, or 'default'.")
+    ] = "default",
+    labels: Annotated[
+        Path | None, typer.Option(help="For --method labels: folder of stored flows, such as published pseudo-labels.")
+    ] = None,
+    ground: Annotated[
+        str, typer.Option(help="How the student finds the ground, to leave it out: auto, map, patchwork or none.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
+    engine: Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")] = "reference",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    log: Annotated[list[str] | None, typer.Option(help="Only this log; may be given again.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with logs of its own.")] = 1,
+    pictures: Annotated[int, typer.Option(min=0, help="Worst pairs to show in the report.")] = 4,
+    submission: Annotated[
+        int | None, typer.Option(help="2023 or 2024: write the archive for that challenge's server, too.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="The challenge's archive of which points it scores (2023).")
+    ] = None,
+    supervised: Annotated[
+        bool, typer.Option("--supervised", help="Say in the submission (2024) that the method learned from labels.")
+    ] = False,
+) -> None:
+    """Score a method on labelled logs by the three definitions of three-way EPE, and write a report.
+
+    Every point that a definition scores counts: one that the method gives no
+    flow for counts as one said to stand still.
+
+    OUT gets metrics.json, pairs.csv and report.html. The same command again
+    goes on with an interrupted run. Exits with 1 when a pair failed; the
+    others are scored all the same.
+
+    Example: zeroflow evaluate --data synthetic --method student --out results/student
+    """
+    from rich.console import Console
+
+    from zeroflow_core.evaluation import run
+    from zeroflow_core.evaluation.methods import Settings
+    from zeroflow_core.evaluation.tables import print_run
+
+    _check_companions(method, labels, submission, masks, supervised)
+    settings = Settings(data, split, method, checkpoint, labels, ground, device, engine, precision, tuple(log or ()))
+    with progress_bar() as progress:
+        bar = _Bar(progress, f"Evaluating {method}")
+        outcome = run.evaluate(
+            settings,
+            out,
+            jobs=jobs,
+            pictures=pictures,
+            submission=submission,
+            masks=masks,
+            supervised=supervised,
+            on_progress=bar.show,
+        )
+    if outcome.metrics is not None:
+        print_run(outcome.metrics, Console(highlight=False))
+        there = f" ({bar.kept:,} pairs were there already)" if bar.kept else ""
+        print(f"{out / 'report.html'}, with metrics.json and pairs.csv beside it{there}")
+    if outcome.archive is not None:
+        print(f"{outcome.archive}: for the server of the {submission} challenge")
+    if outcome.failed:
+        _complain(outcome.failed)
+        raise typer.Exit(1)
+
+
+class _Bar:
+    """The run's progress on a bar.
+
+    kept: pairs that an earlier run had done
+    """
+
+    def __init__(self, progress: rich.progress.Progress, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None, note="")
+        self._start: float | None = None
+        self.kept = 0
+
+    def show(self, now: Progress) -> None:
+        if self._start is None:
+            self._start, self.kept = monotonic(), now.done
+            self._progress.reset(self._task, total=now.total, completed=now.done)  # not counted as fast work
+        self._progress.update(self._task, completed=now.done, note=self._note(now))
+
+    def _note(self, now: Progress) -> str:
+        if now.done == now.total:
+            return "writing the report"
+        if now.done == self.kept:
+            return ""
+        note = [f"{(now.done - self.kept) / max(monotonic() - self._start, 1e-3):.1f} pairs/s"]
+        if now.three_way_epe is not None:
+            note.append(f"three-way {now.three_way_epe:.4f} m")
+        if now.failed:
+            note.append(f"{now.failed} failed")
+        return ", ".join(note)
+
+
+def _check_companions(
+    method: str, labels: Path | None, submission: int | None, masks: Path | None, supervised: bool
+) -> None:
+    """An option that would do nothing is a mistake: the figures would be of something else than was meant."""
+    if labels is not None and method != "labels":
+        raise ZeroFlowError(f"--labels {labels} is for --method labels; --method {method} does not read it")
+    if masks is not None and submission != 2023:
+        raise ZeroFlowError(f"--masks {masks} is for --submission 2023; add that, or leave it out")
+    if supervised and submission != 2024:
+        raise ZeroFlowError("--supervised is said in a submission of 2024 only; add --submission 2024, or leave it out")
+
+
+def _complain(failed: list[dict]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    lines = [f"{len(failed):,} {'pair' if len(failed) == 1 else 'pairs'} failed:"]
+    lines += [f"  {pair['log']}, pair {pair['index']}: {pair['error']}" for pair in failed[:_TOLD]]
+    if len(failed) > _TOLD:
+        lines.append(f"  … and {len(failed) - _TOLD:,} more, see 'failed' in metrics.json")
+    console.print(Text("\n".join(lines), "red"), soft_wrap=True)
