@@ -1,0 +1,105 @@
+"""Flow in files, in the layout of the published pseudo-labels: ``<folder>/<log>/<digits>.feather``.
+
+One file a pair, one row a point of the first sweep, ground included: is_valid (bool), flow_tx_m, flow_ty_m,
+flow_tz_m (float32: residual flow in metres, in the first sweep's vehicle frame).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from zeroflow_core.datasets.av2 import FLOW, Log, _Table
+from zeroflow_core.datasets.av2_writer import write_table
+from zeroflow_core.errors import ZeroFlowError
+
+
+def write_stored_flow(path: Path, residual: np.ndarray, is_valid: np.ndarray) -> None:
+    """Write the flow of one pair; the file appears complete or not at all, over one that is there.
+
+    residual: (N,3) metres, in the first sweep's vehicle frame; stored as 0 where not valid
+    is_valid: (N,) bool
+
+    Raises:
+        ZeroFlowError: the file system refuses.
+    """
+    residual = np.where(is_valid[:, None], residual, 0).astype(np.float32)
+    flow = {name: residual[:, axis] for axis, name in enumerate(FLOW)}
+    write_whole_table(path, {"is_valid": is_valid.astype(np.bool_), **flow})
+
+
+def read_stored_flow(path: Path, num_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Residual flow (N,3) float32 in metres, NaN where not valid, and validity (N,) bool.
+
+    num_points: how many the sweep has; the file must have as many rows
+
+    Raises:
+        ZeroFlowError: the file is missing, damaged, of another layout, or of another sweep.
+    """
+    if not path.is_file():
+        raise ZeroFlowError(f"there is no stored flow {path}; make it, or get it again")
+    table = _Table(path)
+    if len(table) != num_points:
+        raise ZeroFlowError(
+            f"{path} holds flow for {len(table)} points, but the sweep has {num_points}; it was made from another "
+            "cloud: make it from this log, with all points of the sweep, ground included"
+        )
+    is_valid = table.column("is_valid", np.bool_)
+    residual = table.columns(FLOW, np.float32)
+    return np.where(is_valid[:, None], residual, np.float32(np.nan)), is_valid
+
+
+class StoredFlows:
+    """A folder of stored flows, ``<folder>/<log>/<digits>.feather``.
+
+    Raises:
+        ZeroFlowError: there is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ZeroFlowError(f"there is no folder {folder}; give the one that holds <log>/<digits>.feather")
+        self._folder = folder
+
+    def read(self, log: Log, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flow of the pair of sweeps `i` and `i` + 1, as of read_stored_flow.
+
+        Its file is named by the stamp of sweep `i`. Published files are numbered instead: where none is named by a
+        stamp of the log and there is one for each of its pairs, it is number `i` of them.
+
+        Raises:
+            ZeroFlowError: no such file, or see read_stored_flow.
+        """
+        return read_stored_flow(self._find(log, i), len(log.sweep(i)))
+
+    def _find(self, log: Log, i: int) -> Path:
+        folder = self._folder / log.log_id
+        if not folder.is_dir():
+            raise ZeroFlowError(f"{self._folder} has no folder {log.log_id}: it holds no flow for that log")
+        files = {int(file.stem): file for file in folder.glob("*.feather") if file.stem.isdecimal()}
+        stamps = [int(stamp) for stamp in log.stamps_ns]
+        if stamps[i] in files:
+            return files[stamps[i]]
+        pairs = len(stamps) - 1
+        if len(files) == pairs and files.keys().isdisjoint(stamps):
+            return files[sorted(files)[i]]
+        raise ZeroFlowError(
+            f"{folder} has no flow for sweep {stamps[i]}: neither {stamps[i]}.feather nor {pairs} numbered files, "
+            f"one for each pair of the log; it holds {len(files)} files named by digits"
+        )
+
+
+def write_whole_table(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """A feather file with these columns, (N,) each, that appears complete or not at all.
+
+    Raises:
+        ZeroFlowError: the file system refuses.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write_table(partial, columns)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
