@@ -61,6 +61,7 @@ POINTS = with_errors(
         Point((0.0, just_above(50.0), 0.0)),
         Point((0.0, just_above(-50.0), 0.0)),
         Point((50.03125, 1.0, 0.0), category="BUS", residual=FAST),
+        Point((1.0, 1.0, np.nan)),
         # Close is the square of 70 m, edges included.
         Point((35.0, -35.0, 0.0), "bs close"),
         Point((-35.0, 35.0, 5.0), "bs close"),
