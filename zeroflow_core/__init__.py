@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zeroflow_core.version import VERSION as __version__
+
 if TYPE_CHECKING:
     from zeroflow_core.fastflow3d.student import load_student
 
-__all__ = ["load_student"]
-__version__ = "0.1.0"
+__all__ = ["__version__", "load_student"]
 
 
 def __getattr__(name: str):

@@ -14,7 +14,7 @@ import pytest
 # From the ground up. A part of zeroflow_core imports only parts of lower layers, or itself. "" is
 # zeroflow_core/__init__.py, whose public names come from the layers below it.
 LAYERS = [
-    {"errors"},
+    {"errors", "version"},
     {"geometry", "resources", "workers"},
     {"pairs"},
     {"ego_motion", "ground", "objects"},

@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(root, finished, monkeypatc
     assert not (tmp_path / "out" / "metrics.json").exists()
     calls = count_flows(monkeypatch)
     told = []
-    evaluate(Settings(root, "val", "zero"), tmp_path / "out", on_progress=told.append)
+    evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=0, on_progress=told.append)
     assert calls == [("b", 1), ("b", 2), ("b", 3)]
     assert [progress.done for progress in told] == [3, 4, 5, 6]
     assert figures(tmp_path / "out") == figures(finished)
@@ -139,6 +139,14 @@ def test_several_processes_give_the_same(root, finished, tmp_path):
     assert [progress.done for progress in told] == list(range(7))
     assert figures(tmp_path / "out") == figures(finished)
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_logs_may_be_links_to_elsewhere(root, finished, tmp_path):
+    (tmp_path / "data" / "val").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "data" / "val" / f"link-{name}").symlink_to(root / "sensor" / "val" / name)
+    evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out", submission=2024)
+    assert figures(tmp_path / "out") == figures(finished)
 
 
 def test_a_journal_cut_at_any_byte_loses_only_the_last_line(tmp_path):
@@ -236,7 +244,7 @@ def test_a_folder_holds_one_run(root, finished, tmp_path):
     with locked(finished), pytest.raises(ZeroFlowError, match="another process is evaluating"):
         evaluate(Settings(root, "val", "zero"), finished)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ZeroFlowError, match="cannot write to .*file"):
+    with pytest.raises(ZeroFlowError, match="file is a file; give the folder"):
         evaluate(Settings(root, "val", "zero"), tmp_path / "file")
 
 
@@ -272,6 +280,12 @@ def test_another_checkpoint_is_another_run(root, tmp_path):
 def test_mistakes_leave_nothing_behind(root, tmp_path, change, says):
     with pytest.raises(ZeroFlowError, match=says):
         evaluate(replace(Settings(root, "val", "zero"), **change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_submission_of_a_year_that_had_none_leaves_nothing_behind(root, tmp_path):
+    with pytest.raises(ZeroFlowError, match="no submission of 2025; choose one of: 2023, 2024"):
+        evaluate(Settings(root, "val", "zero"), tmp_path / "out", submission=2025)
     assert not (tmp_path / "out").exists()
 
 
@@ -386,10 +400,12 @@ def test_the_report_shows_what_was_kept_or_makes_it_again(root, finished, monkey
     shown = []
     monkeypatch.setattr(report, "write_report", lambda path, metrics, pairs, worst: shown.append((pairs, worst)))
     kept = sorted((tmp_path / "out" / "worst").glob("*.npz"))
-    assert [path.stem for path in kept] == ["a", "b"]
+    assert len(kept) == 4 and {path.stem[0] for path in kept} == {"a", "b"}
     calls = count_flows(monkeypatch)
     evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=2)
     assert calls == []
+    kept = sorted((tmp_path / "out" / "worst").glob("*.npz"))
+    assert [path.stem[0] for path in kept] == ["a", "b"]
     kept[0].write_bytes(b"damaged")
     evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=2)
     assert len(calls) == 1 and calls[0][0] == "a"

@@ -159,7 +159,7 @@ class Log:
     def sweep(self, i: int) -> Sweep:
         """Sweep `i` (0 is the earliest) with its pose in the city frame."""
         stamp_ns = int(self.stamps_ns[i])
-        table = _Table(self._files[i])
+        table = Table(self._files[i])
         present = table.names
         return Sweep(
             points=table.columns(("x", "y", "z"), np.float32),
@@ -196,7 +196,7 @@ class Log:
 
     def calibration(self) -> dict[str, SE3]:
         """ego_SE3_sensor by the name of the sensor: up_lidar, down_lidar, and cameras where there are any."""
-        table = _Table(self.path / CALIBRATION)
+        table = Table(self.path / CALIBRATION)
         poses = table.columns(QUATERNION + TRANSLATION, np.float64)
         names = table.strings("sensor_name")
         return {name: self._as_pose(pose, CALIBRATION) for name, pose in zip(names, poses, strict=True)}
@@ -257,8 +257,8 @@ class Log:
             path = self.path / "flow_labels.feather"
             if not path.exists() or len(self) != 2 or i != 0:
                 return None
-        table = _Table(path)
-        points = len(_Table(self._files[i]))
+        table = Table(path)
+        points = len(Table(self._files[i]))
         if len(table) != points:
             raise ZeroFlowError(
                 f"{path} labels {len(table)} points, but sweep {self.stamps_ns[i]} has {points}; "
@@ -275,7 +275,7 @@ class Log:
     @cached_property
     def _poses(self) -> tuple[np.ndarray, np.ndarray]:
         """Stamps (M,) int64, sorted, and poses (M,7): qw qx qy qz tx ty tz."""
-        table = _Table(self.path / POSES)
+        table = Table(self.path / POSES)
         stamps = table.column("timestamp_ns", np.int64)
         poses = table.columns(QUATERNION + TRANSLATION, np.float64)
         order = np.argsort(stamps, kind="stable")
@@ -286,7 +286,7 @@ class Log:
         path = self.path / "annotations.feather"
         if not path.exists():
             return None
-        table = _Table(path)
+        table = Table(path)
         return (
             table.column("timestamp_ns", np.int64),
             table.columns(QUATERNION + TRANSLATION, np.float64),
@@ -303,7 +303,7 @@ class Log:
             raise _damaged(self.path / name, error) from error
 
 
-class _Table:
+class Table:
     """A feather file in memory, whose columns come out as numpy arrays of the type asked for."""
 
     def __init__(self, path: Path) -> None:

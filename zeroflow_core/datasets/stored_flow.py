@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroflow_core.datasets.av2 import FLOW, Log, _Table
+from zeroflow_core.datasets.av2 import FLOW, Log, Table
 from zeroflow_core.datasets.av2_writer import write_table
 from zeroflow_core.errors import ZeroFlowError
 
@@ -40,7 +40,7 @@ def read_stored_flow(path: Path, num_points: int) -> tuple[np.ndarray, np.ndarra
     """
     if not path.is_file():
         raise ZeroFlowError(f"there is no stored flow {path}; make it, or get it again")
-    table = _Table(path)
+    table = Table(path)
     if len(table) != num_points:
         raise ZeroFlowError(
             f"{path} holds flow for {len(table)} points, but the sweep has {num_points}; it was made from another "

@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import zeroflow_core
 from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.datasets.folders import locked
 from zeroflow_core.errors import ZeroFlowError
@@ -27,6 +26,7 @@ from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.evaluation.truth import Estimate, as_estimate, has_labels, read_truth
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import FramePair, make_pair
+from zeroflow_core.version import VERSION
 from zeroflow_core.workers import run_in_workers
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class _Task:
     settings: Settings
     out: Path
     log: Path
+    log_id: str
     scored: bool
     submission: Submission | None
 
@@ -109,12 +110,11 @@ def evaluate(
             f"no log of {logs[0].parent} has labels: neither flow_labels/ nor annotations.feather, as in AV2's test "
             "split; errors can't be told without them (a submission can be made: --submission)"
         )
-    method = _method(settings)  # before anything is written: most mistakes show here
+    method, entry = _method(settings), None  # before anything is written: most mistakes show here
+    if submission is not None:
+        entry = Submission(submission, out / f"submission-{submission}", every, masks=masks, supervised=supervised)
     with _opened(out, settings, method):
-        entry = None
-        if submission is not None:
-            entry = Submission(submission, out / f"submission-{submission}", every, masks=masks, supervised=supervised)
-        tasks = [_Task(settings, out, log, scored, entry) for log in logs]
+        tasks = [_Task(settings, out, log, Log(log).log_id, scored, entry) for log in logs]
         _do_all(tasks, jobs, on_progress)
         failed = [record for task in tasks for record in _journal(task).records() if "error" in record]
         metrics = archive = None
@@ -205,7 +205,7 @@ def _estimate(method: Method, log: Log, i: int) -> tuple[FramePair, Estimate, fl
 def _wanted(task: _Task) -> Iterator[int]:
     """Indices of the pairs to do: all that can be scored, or else all that the submission takes."""
     for i in range(len(Log(task.log)) - 1):
-        if task.scored or (task.submission is not None and task.submission.wants(task.log.name, i)):
+        if task.scored or (task.submission is not None and task.submission.wants(task.log_id, i)):
             yield i
 
 
@@ -222,7 +222,7 @@ def _missing(task: _Task) -> list[int]:
 def _report(tasks: Sequence[_Task], metrics: dict, pictures: int) -> None:
     from zeroflow_core.evaluation.report import write_report
 
-    out, task_of = tasks[0].out, {task.log.name: task for task in tasks}
+    out, task_of = tasks[0].out, {task.log_id: task for task in tasks}
     chosen = worst.choose(_scored(tasks), pictures)
     with open(out / PAIRS, newline="") as file:
         pairs = list(csv.DictReader(file))
@@ -234,7 +234,10 @@ def _worst_pair(task: _Task, record: Record) -> WorstPair:
     from zeroflow_core.evaluation.report import WorstPair
 
     log, i = Log(task.log), record["index"]
-    estimate = worst.kept(task.out, record) or _estimate(_method(task.settings), log, i)[1]
+    estimate = worst.kept(task.out, record)
+    if estimate is None:
+        estimate = _estimate(_method(task.settings), log, i)[1]
+        worst.keep(task.out, log.log_id, i, record, estimate)
     truth, figures = read_truth(log, i), av2_2023.figures(record["tallies"][av2_2023.NAME])
     return WorstPair(
         log_id=record["log"],
@@ -252,7 +255,7 @@ def _worst_pair(task: _Task, record: Record) -> WorstPair:
 
 
 def _journal(task: _Task) -> Journal:
-    return Journal(task.out / "pairs" / f"{task.log.name}.jsonl")
+    return Journal(task.out / "pairs" / f"{task.log_id}.jsonl")
 
 
 def _scored(tasks: Sequence[_Task]) -> Iterator[Record]:
@@ -272,7 +275,7 @@ def _described(settings: Settings, method: Method) -> dict:
         "checkpoint": settings.checkpoint if settings.method == "student" else None,
         "data": str(settings.data),
         "split": settings.split,
-        "version": zeroflow_core.__version__,
+        "version": VERSION,
     }
 
 
@@ -290,6 +293,8 @@ def _opened(out: Path, settings: Settings, method: Method) -> Iterator[None]:
         "method": settings.method,
         **method.identity,
     }
+    if out.exists() and not out.is_dir():
+        raise ZeroFlowError(f"{out} is a file; give the folder to write to")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):

@@ -5,6 +5,7 @@ Every log's worst pair so far is kept as a file while the run is at it, because 
 
 from __future__ import annotations
 
+import glob
 import heapq
 import os
 import zipfile
@@ -27,18 +28,26 @@ def badness(record: Record) -> float | None:
 
 
 def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Estimate) -> None:
-    """Keep the estimate of pair `i` in the run's folder `out`, unless a worse one of its log is kept there."""
+    """Keep the estimate of pair `i` in the run's folder `out`, in place of a less bad one of the same log."""
     new = badness(record)
     if new is None:
         return
-    path = _path(out, log_id)
-    old = _read(path)
-    if old is not None and float(old["badness"]) >= new:
+    others = [path for path in _folder(out).glob(f"{glob.escape(log_id)}-*.npz") if path != _path(out, log_id, i)]
+    if any((there := _read(path)) is not None and float(there["badness"]) >= new for path in others):
         return
+    keep(out, log_id, i, record, estimate)
+    for path in others:
+        path.unlink(missing_ok=True)
+
+
+def keep(out: Path, log_id: str, i: int, record: Record, estimate: Estimate) -> None:
+    """Keep the estimate of pair `i` in the run's folder `out`."""
+    path = _path(out, log_id, i)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
     with open(temporary, "wb") as file:
-        np.savez_compressed(file, index=i, badness=new, residual=estimate.residual, covered=estimate.covered)
+        columns = {"residual": estimate.residual, "covered": estimate.covered}
+        np.savez_compressed(file, badness=badness(record), **columns)
     os.replace(temporary, path)
 
 
@@ -63,26 +72,27 @@ def choose(records: Iterable[Record], count: int) -> list[Record]:
 
 def kept(out: Path, record: Record) -> Estimate | None:
     """The estimate that was kept of this pair, if it was."""
-    there = _read(_path(out, record["log"]))
-    if there is None or int(there["index"]) != record["index"]:
-        return None
-    return Estimate(there["residual"], there["covered"])
+    there = _read(_path(out, record["log"], record["index"]))
+    return None if there is None else Estimate(there["residual"], there["covered"])
 
 
 def forget_others(out: Path, chosen: Sequence[Record]) -> None:
-    """Remove what is kept of logs that are not among the chosen."""
-    wanted = {_path(out, record["log"]) for record in chosen}
-    for path in _path(out, "").parent.glob("*.npz"):
-        if path not in wanted:
-            path.unlink()
+    """Remove what is kept of pairs that are not among the chosen."""
+    wanted = {_path(out, record["log"], record["index"]) for record in chosen}
+    for path in set(_folder(out).glob("*.npz")) - wanted:
+        path.unlink()
 
 
 def _order(entry: tuple[float, int, Record]) -> tuple[float, str, int]:
     return -entry[0], entry[2]["log"], -entry[1]
 
 
-def _path(out: Path, log_id: str) -> Path:
-    return out / "worst" / f"{log_id}.npz"
+def _folder(out: Path) -> Path:
+    return out / "worst"
+
+
+def _path(out: Path, log_id: str, i: int) -> Path:
+    return _folder(out) / f"{log_id}-{i}.npz"
 
 
 def _read(path: Path) -> np.lib.npyio.NpzFile | None:
