@@ -8,10 +8,13 @@ _LOW = np.array([58, 68, 82], dtype=np.float32)
 _HIGH = np.array([172, 182, 194], dtype=np.float32)
 
 
-def draw_still(canvas: np.ndarray, pixels: np.ndarray, z: np.ndarray) -> None:
+def draw_still(
+    canvas: np.ndarray, pixels: np.ndarray, z: np.ndarray, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> None:
     """Soft grey dots, each spread over its four nearest pixels: the higher and the denser, the lighter.
 
     pixels: (N,2) float, column first, inside the canvas; z: (N,) metres
+    tint:   what red, green and blue of the greys are multiplied by
     """
     if len(pixels) == 0:
         return
@@ -33,7 +36,8 @@ def draw_still(canvas: np.ndarray, pixels: np.ndarray, z: np.ndarray) -> None:
     mean_height = (ink_height[drawn] / ink[drawn])[:, None]
     cover = 1 - np.exp(-(0.9 + 1.1 * mean_height) * ink[drawn, None])
     flat = canvas.reshape(-1, 3)
-    flat[drawn] += cover * (_LOW + (_HIGH - _LOW) * mean_height - flat[drawn])
+    colours = np.float32(tint) * (_LOW + (_HIGH - _LOW) * mean_height)
+    flat[drawn] += cover * (colours - flat[drawn])
 
 
 def draw_moving(canvas: np.ndarray, pixels: np.ndarray, colours: np.ndarray, radius: float) -> np.ndarray:

@@ -10,25 +10,11 @@ from PIL import Image, ImageDraw
 
 from zeroflow_core.drawing import colour_wheel
 from zeroflow_core.drawing.lettering import draw_legend
+from zeroflow_core.drawing.scale import on_log_scale, scale_colours
 from zeroflow_core.drawing.view import BACKGROUND, FAINT_TEXT, TEXT, View, font
 
 NEAR, FAR = 2.0, 100.0  # metres at the ends of the scale, which is logarithmic
 
-# Near to far in sRGB. Lightness falls in even steps of OKLab, so that the order is seen by every colour vision.
-_RANGE_COLOURS = np.array(
-    [
-        [244, 234, 104],
-        [255, 198, 81],
-        [255, 164, 83],
-        [246, 132, 92],
-        [226, 106, 110],
-        [198, 86, 131],
-        [163, 72, 146],
-        [120, 64, 156],
-        [72, 58, 154],
-    ],
-    dtype=np.float32,
-)
 _STILL_NEAR, _STILL_FAR = np.array([176.0, 186.0, 198.0]), np.array([54.0, 63.0, 76.0])
 _SKY = (18, 23, 31)
 _SIDES = {180: "behind", 90: "left", 0: "ahead", -90: "right", -180: "behind"}
@@ -62,9 +48,7 @@ class _Field:
 
 def range_colours(distance: np.ndarray) -> np.ndarray:
     """sRGB (N,3) float32 in 0…255 of distances (N,) in metres."""
-    at = _on_scale(distance) * (len(_RANGE_COLOURS) - 1)
-    stops = np.arange(len(_RANGE_COLOURS))
-    return np.stack([np.interp(at, stops, channel) for channel in _RANGE_COLOURS.T], axis=-1).astype(np.float32)
+    return scale_colours(1 - _on_scale(distance))
 
 
 def draw_range_view(
@@ -118,8 +102,7 @@ def draw_range_view(
 
 def _on_scale(distance: np.ndarray) -> np.ndarray:
     """0 at NEAR and closer, 1 at FAR and beyond, even steps of the logarithm between."""
-    log_distance = np.log(np.maximum(distance, NEAR) / NEAR)
-    return np.clip(log_distance / np.log(FAR / NEAR), 0.0, 1.0)
+    return on_log_scale(distance, NEAR, FAR)
 
 
 def _flow_colours(distance: np.ndarray, velocity: np.ndarray, min_speed: float, full_speed: float) -> np.ndarray:

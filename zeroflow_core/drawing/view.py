@@ -15,23 +15,37 @@ TEXT, FAINT_TEXT = (236, 240, 245), (158, 168, 180)
 
 @dataclass(frozen=True)
 class View:
-    """Metres to pixels: vehicle in the middle, x (forward) to the right, y (left) up."""
+    """Metres to pixels: x (forward) to the right, y (left) up.
+
+    centre:  what is in the middle of the picture, metres in the vehicle frame
+    magnify: how much larger than usual words, dots and lines are: 2 in a picture to be shown at half its size
+    """
 
     width: int
     height: int
     pixels_per_metre: float
+    centre: tuple[float, float] = (0.0, 0.0)
+    magnify: float = 1.0
 
     def pixels(self, xy: np.ndarray) -> np.ndarray:
         """Positions (N,2) or (N,3) in metres to pixels (N,2) float64, column first."""
         xy = np.asarray(xy, dtype=np.float64)
-        across = self.width / 2 + xy[:, 0] * self.pixels_per_metre
-        down = self.height / 2 - xy[:, 1] * self.pixels_per_metre
+        across = self.width / 2 + (xy[:, 0] - self.centre[0]) * self.pixels_per_metre
+        down = self.height / 2 - (xy[:, 1] - self.centre[1]) * self.pixels_per_metre
         return np.stack([across, down], axis=1)
 
     @property
     def unit(self) -> float:
         """Size of what does not scale with the scene, such as text and line widths: 1 at 720 lines."""
-        return self.height / 720
+        return self.magnify * self.height / 720
+
+    def inside(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the points (N,3) are finite and in the picture, (N,) bool, and the pixels (M,2) float32 of those."""
+        pixels = self.pixels(points).astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            inside = (pixels >= 0).all(axis=1) & (pixels < [self.width, self.height]).all(axis=1)
+        inside &= np.isfinite(points[:, 2])
+        return inside, pixels[inside]
 
 
 @lru_cache(maxsize=16)
