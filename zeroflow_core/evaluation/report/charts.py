@@ -1,0 +1,320 @@
+"""Small charts as SVG. Colours, fonts and weights are the page's (page.py); here is only where things are.
+
+Every chart is as wide as its viewBox in CSS pixels, says in `label` what it shows, and leaves out values that are
+None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+from zeroflow_core.evaluation.report.markup import Markup, tag
+from zeroflow_core.evaluation.report.page import MARKS
+
+HALF, FULL = 548, 1136  # width of a chart in a column, and across both
+_SMALLEST = 1e-3  # metres; where an axis of errors ends at the latest
+
+Values = Sequence[float | None]  # one a run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group of points in a chart of rows.
+
+    values:    its error in each run, metres
+    reference: what answering no motion scores, metres
+    note:      text at the end of the row
+    """
+
+    label: str
+    values: Values
+    reference: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Numbers to pixels. What lies beyond an end is put on that end."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    def at(self, value: float) -> float:
+        low, high, value = (log10(v) if self.logarithmic else v for v in (self.low, self.high, max(value, self.low)))
+        return self.start + min((value - low) / (high - low), 1.0) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[float]:
+        if not self.logarithmic:
+            step = _round_up((self.high - self.low) / 6)
+            return [k * step for k in range(ceil(self.low / step - 1e-6), floor(self.high / step + 1e-6) + 1)]
+        decades = range(round(floor(log10(self.low))), round(ceil(log10(self.high))) + 1)
+        mantissas = (1, 2, 5) if self.high / self.low <= 120 else (1,)
+        ticks = [m * 10.0**k for k in decades for m in mantissas]
+        return [tick for tick in ticks if self.low * 0.999 <= tick <= self.high * 1.001]
+
+
+def rows_of_dots(
+    rows: Sequence[Row], label: str, *, notes: str = "", write: Callable[[float | None], str] | None
+) -> Markup:
+    """A row for each group: a dot for each run's error, on a logarithmic axis, a tick for answering no motion.
+
+    notes: what the notes are
+    write: how an error is written beside the marks, where there is one run
+    """
+    runs = max((len(row.values) for row in rows), default=0)
+    known = [value for row in rows for value in (*row.values, row.reference) if value is not None]
+    if not known:
+        return nothing()
+    height = 18 + 8 * runs
+    labels = [_shortened(row.label) for row in rows]
+    left = 16 + max(map(_width, labels))
+    right = HALF - 14 - max(_width(text) for text in (notes, *(row.note for row in rows)))  # of the errors
+    written = write is not None and runs == 1
+    axis = _error_axis(known, left, right - 82 if written else right)
+    top, bottom = 4, 4 + height * len(rows)
+
+    marks = _grid_across(axis, top, bottom, below=min(known) < axis.low)
+    marks.append(tag("text", notes, x=HALF, y=bottom + 18, text_anchor="end", class_="faint"))
+    if written:
+        marks.append(tag("text", "error, m", x=right, y=bottom + 18, text_anchor="end", class_="faint"))
+    for k, row in enumerate(rows):
+        y = top + (k + 0.5) * height
+        marks.append(tag("text", labels[k], x=left - 12, y=y + 4, text_anchor="end"))
+        marks.append(tag("text", row.note, x=HALF, y=y + 4, text_anchor="end", class_="faint"))
+        if written:
+            marks.append(tag("text", write(row.values[0]), x=right, y=y + 4, text_anchor="end"))
+        if k:
+            marks.append(_line(0, top + k * height, HALF, top + k * height, "hair"))
+        for run, value in enumerate(row.values):
+            if value is not None:
+                at = y + 8 * (run - (runs - 1) / 2)
+                if row.reference is not None:
+                    marks.append(_line(axis.at(row.reference), at, axis.at(value), at, f"reach run{run % MARKS}"))
+                marks.append(_dot(axis.at(value), at, run, 4.2, "left" if value < axis.low else None))
+        if row.reference is not None:
+            x = axis.at(row.reference)
+            marks.append(_line(x, y - height / 2 + 5, x, y + height / 2 - 5, "reference"))
+    return _svg(HALF, bottom + 34, label, marks)
+
+
+@dataclass(frozen=True)
+class Point:
+    """x, y and the number of points behind them."""
+
+    x: float
+    y: float
+    weight: int
+
+
+def curves(title: str, series: Sequence[Sequence[Point]], label: str, *, top: float, gap: float) -> Markup:
+    """Normalised error over speed, one line a run; the line at 1 is answering no motion.
+
+    series: points by rising x, which is m/s; a run without points has an empty one
+    top:    where the axis ends
+    gap:    points further apart than this are not joined
+    """
+    width, height, left, bottom = 262, 206, 30, 206 - 36
+    across = Axis(0.0, 21.0, left, width - 8)
+    up = Axis(0.0, top, bottom, 28)
+    marks = [tag("text", title, x=0, y=13, class_="title")]
+    for tick in (0.0, 0.5, 1.0, 1.5, 2.0):
+        if tick <= up.high:
+            marks.append(_line(left, up.at(tick), width, up.at(tick), "reference" if tick == 1.0 else "grid"))
+            marks.append(tag("text", f"{tick:g}", x=left - 6, y=up.at(tick) + 4, text_anchor="end", class_="faint"))
+    for tick, text in ((0, "0"), (5, "5"), (10, "10"), (15, "15"), (20.6, ">20 m/s")):
+        anchor = "end" if tick > 20 else "middle"
+        marks.append(
+            tag("text", text, x=across.at(tick) + 8 * (tick > 20), y=bottom + 18, text_anchor=anchor, class_="faint")
+        )
+    if not any(series):
+        middle = (left + width) / 2
+        marks.append(tag("text", "no moving points", x=middle, y=up.at(0.75) + 4, text_anchor="middle", class_="faint"))
+    for run, points in enumerate(series):
+        for before, after in zip(points, points[1:], strict=False):
+            if after.x - before.x <= gap:
+                ends = across.at(before.x), up.at(before.y), across.at(after.x), up.at(after.y)
+                marks.append(_line(*ends, f"curve run{run % MARKS}"))
+        for point in points:
+            radius = min(1.6 + 0.5 * log10(max(point.weight, 1)), 4.0)
+            marks.append(_dot(across.at(point.x), up.at(point.y), run, radius, "up" if point.y > up.high else None))
+    return _svg(width, height, label, marks)
+
+
+def histogram(
+    values: Sequence[float], label: str, *, unit: str, scale: float = 1.0, lines: Sequence[tuple[str, float]] = ()
+) -> Markup:
+    """How many of the values lie where. The last bar holds everything beyond it.
+
+    scale: what values are multiplied by to be in `unit`
+    lines: names and values to mark
+    """
+    values = sorted(scale * value for value in values)
+    if not values:
+        return nothing()
+    low, high = _common_range(values)
+    height, left, right, bottom, top = 210, 36, HALF - 26, 210 - 36, 42
+    across = Axis(low, high, left, right)
+    bars = 28
+    counts = [0] * bars
+    for value in values:
+        counts[min(floor((value - low) / (high - low) * bars), bars - 1)] += 1
+    up = Axis(0.0, max(counts) * 1.04, bottom, top)
+    marks = [_line(left, bottom, right, bottom, "grid")]
+    marks.append(tag("text", "pairs", x=0, y=12, class_="faint"))
+    for tick in up.ticks:
+        if tick == round(tick):
+            marks.append(_line(left, up.at(tick), right, up.at(tick), "grid"))
+            marks.append(tag("text", f"{tick:,.0f}", x=left - 6, y=up.at(tick) + 4, text_anchor="end", class_="faint"))
+    for tick in across.ticks:
+        text = f"{tick:.5g} {unit}" if tick == across.ticks[-1] else f"{tick:.5g}"
+        marks.append(tag("text", text, x=across.at(tick), y=bottom + 18, text_anchor="middle", class_="faint"))
+    wide = (right - left) / bars
+    for k, count in enumerate(counts):
+        if count:
+            y = up.at(count)
+            x = left + k * wide + 0.5
+            marks.append(tag("rect", x=x, y=y, width=wide - 1, height=bottom - y, class_="run0"))
+    for k, (name, value) in enumerate(lines):
+        x = across.at(scale * value)
+        anchor, shift = ("start", 5) if x < right - 90 else ("end", -5)
+        marks.append(_line(x, top - 14 + 13 * k, x, bottom, "reference"))
+        text = f"{name} {scale * value:.3g} {unit}"
+        marks.append(tag("text", text, x=x + shift, y=top - 6 + 13 * k, text_anchor=anchor))
+    return _svg(HALF, height, label, marks)
+
+
+def _common_range(values: Sequence[float]) -> tuple[float, float]:
+    """Where a histogram of these sorted values begins and ends: without the few that lie far beyond the others."""
+    least, common, most = values[0], values[floor(0.95 * (len(values) - 1))], values[-1]
+    if least == most:
+        return 0.0, 2 * most or 1.0
+    low = _round_down(least) if least > 0.5 * common else 0.0
+    enough = low + 2.5 * (common - low)
+    return low, 1.02 * (min(most, enough) if enough > low else most)
+
+
+def ranked(names: Sequence[str], values: Sequence[Values], label: str) -> Markup:
+    """Many groups along x in the order given, a dot for each run's error; too many for a name each.
+
+    values: of each group, one a run, metres
+    """
+    known = [value for group in values for value in group if value is not None]
+    if not known:
+        return nothing()
+    height, left, bottom, top = 240, 46, 240 - 34, 16
+    up = Axis(0.0, max(*known, 1e-6) * 1.05, bottom, top)
+    across = Axis(0.0, max(len(values) - 1, 1), left + 12, FULL - 12)
+    marks = []
+    for tick in up.ticks:
+        marks.append(_line(left, up.at(tick), FULL, up.at(tick), "grid"))
+        text = f"{tick:g} m" if tick == up.ticks[-1] else f"{tick:g}"
+        marks.append(tag("text", text, x=left - 6, y=up.at(tick) + 4, text_anchor="end", class_="faint"))
+    for k, group in enumerate(values):
+        for run, value in enumerate(group):
+            if value is not None:
+                dot = _dot(across.at(k), up.at(value), run, 3.2)
+                marks.append(tag("g", tag("title", f"{names[k]}: {value:.4f} m"), dot))
+    for k, anchor in ((0, "start"), (len(names) - 1, "end")):
+        x = across.at(k) + (-6 if anchor == "start" else 6)
+        marks.append(tag("text", names[k], x=x, y=bottom + 20, text_anchor=anchor, class_="faint"))
+    return _svg(FULL, height, label, marks)
+
+
+def shares(parts: Sequence[tuple[str, float | None]], whole: float, label: str) -> Markup:
+    """One bar of parts end to end; `whole` is the value that would fill the width."""
+    width, x, marks = 300, 0.0, []
+    for k, (name, value) in enumerate(parts):
+        if value and whole:
+            part = min(value / whole, 1.0) * width
+            bar = tag("rect", x=x, y=0, width=min(max(part - 1, 0.5), width - x), height=8, class_=f"part{k}")
+            marks.append(tag("g", tag("title", name), bar))
+            x = min(x + part, width - 0.5)
+    return _svg(width, 8, label, marks, preserveAspectRatio="none")
+
+
+def key(run: int) -> Markup:
+    """The mark of a run, for legends."""
+    return tag("svg", _dot(7, 7, run, 4.6), width=14, height=14, viewBox="0 0 14 14", aria_hidden="true")
+
+
+def nothing() -> Markup:
+    """What stands in place of a chart that would have nothing to show."""
+    return tag("p", "No such points.", class_="nothing")
+
+
+def _dot(x: float, y: float, run: int, radius: float, beyond: str | None = None) -> Markup:
+    """A run's mark; its shape tells, too, for those who don't see the colours apart.
+
+    beyond: "left" or "up", where the axis ends before the value
+    """
+    r, class_ = radius, f"run{run % MARKS}"
+    if beyond == "left":
+        return _polygon([(x - r, y), (x + r, y - r), (x + r, y + r)], class_)
+    if beyond == "up":
+        return _polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], class_)
+    if run % 4 == 1:
+        return _polygon([(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], class_)
+    if run % 4 == 2:
+        return tag("rect", x=x - 0.9 * r, y=y - 0.9 * r, width=1.8 * r, height=1.8 * r, class_=class_)
+    if run % 4 == 3:
+        return _polygon([(x, y + 1.2 * r), (x + 1.15 * r, y - 0.8 * r), (x - 1.15 * r, y - 0.8 * r)], class_)
+    return tag("circle", cx=x, cy=y, r=r, class_=class_)
+
+
+def _width(text: str) -> float:
+    """Pixels that a text takes, rather too many than too few: fonts differ."""
+    return sum(7.8 if letter.isupper() or letter.isdigit() else 6.4 for letter in text)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= 34 else f"{label[:16]}…{label[-16:]}"
+
+
+def _polygon(corners: Sequence[tuple[float, float]], class_: str) -> Markup:
+    return tag("polygon", points=" ".join(f"{x:.2f},{y:.2f}" for x, y in corners), class_=class_)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
+
+
+def _grid_across(axis: Axis, top: float, bottom: float, *, below: bool) -> list[Markup]:
+    """Lines and numbers in metres. below: there are values that lie before the axis begins"""
+    marks, ticks = [], axis.ticks
+    for tick in ticks:
+        x = axis.at(tick)
+        marks.append(_line(x, top, x, bottom, "grid"))
+        text = f"{tick:g} m" if tick == ticks[-1] else f"{tick:g}"
+        if tick == axis.low and below:
+            text = f"≤ {text}"
+        marks.append(tag("text", text, x=x, y=bottom + 18, text_anchor="middle", class_="faint"))
+    return marks
+
+
+def _error_axis(known: Sequence[float], start: float, end: float) -> Axis:
+    """Logarithmic, from a round number to a round number, a decade at least."""
+    positive = [value for value in known if value > 0] or [_SMALLEST]
+    high = _round_up(max(*positive, 2 * _SMALLEST))
+    low = min(max(_round_down(min(positive)), _SMALLEST), high / 10)
+    return Axis(low, high, start, end, logarithmic=True)
+
+
+def _round_up(value: float) -> float:
+    decade = 10.0 ** floor(log10(value))
+    return next(m * decade for m in (1, 2, 5, 10) if m * decade >= 0.999 * value)
+
+
+def _round_down(value: float) -> float:
+    decade = 10.0 ** floor(log10(value))
+    return next(m * decade for m in (5, 2, 1) if m * decade <= 1.001 * value)
+
+
+def _svg(width: float, height: float, label: str, marks: Sequence[Markup], **more: str) -> Markup:
+    size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
+    return tag("svg", marks, role="img", aria_label=label, **size, **more)

@@ -1,0 +1,59 @@
+"""How numbers and names are written in a report. What is not known is a dash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NOTHING = "–"
+
+
+def metres(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"
+
+
+def ratio(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def share(value: float | None) -> str:
+    return NOTHING if value is None else f"{100 * value:.1f}%"
+
+
+def count(value: int | None) -> str:
+    return NOTHING if value is None else f"{value:,}"
+
+
+def between(values: Sequence[int]) -> str:
+    """A count, or the smallest and the largest where they differ."""
+    low, high = min(values), max(values)
+    return count(low) if low == high else f"{count(low)}–{count(high)}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+def several(number: int, what: str) -> str:
+    """Such as "1 log" or "1,500 pairs"."""
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+
+
+def interval(low: float, high: float | None, unit: str) -> str:
+    return f"over {low:g} {unit}" if high is None else f"{low:g}–{high:g} {unit}"
+
+
+def readable(category: str) -> str:
+    """A name in capitals and underscores as a word."""
+    return "Background" if category == "NONE" else category.replace("_", " ").capitalize().replace("vru", "VRU")
+
+
+def short_names(names: Sequence[str], at_least: int = 8) -> list[str]:
+    """The names, cut where they still differ from each other, and not before `at_least` letters."""
+    longest = max(map(len, names), default=0)
+    different = len(set(names))
+    length = next((k for k in range(at_least, longest) if len({name[:k] for name in names}) == different), longest)
+    return [name if len(name) <= length + 2 else f"{name[:length]}…" for name in names]
