@@ -79,22 +79,18 @@ def test_a_large_error_is_seen_among_many_small_ones():
 
 
 @pytest.mark.parametrize("points", [np.empty((0, 3)), np.full((5, 3), np.nan), [[np.inf, 0, 0], [1e9, 0, 0]]])
-def test_nothing_to_draw_still_gives_vehicle_and_scale(points):
+def test_nothing_to_draw_still_gives_the_vehicle(points):
     seen = picture(points, 1.0)
-    assert seen[360, 640].min() > 50, "the vehicle"
-    scale = seen[-70:, -240:].reshape(-1, 3)
-    for metres in (0.06, 0.2, 0.5, 1.0, 1.9):
-        assert nearest(scale, error_colours(np.array([metres]))[0]) < 8
-    without = picture(points, 1.0, legend=False)[-70:, -240:].reshape(-1, 3)
-    assert nearest(without, error_colours(np.array([1.9]))[0]) > 100
+    assert seen[360, 640].min() > 50
+    assert (seen == BACKGROUND).all(axis=2).mean() > 0.9
 
 
 def test_both_views_from_above_can_look_elsewhere_and_closer():
     points, velocity = np.array([[-30.0, 12.0, 1.0]]), np.array([[9.0, 0.0, 0.0]])
-    look = {"size": (400, 400), "metres_across": 40.0, "centre": (-30.0, 12.0), "legend": False}
+    look = {"size": (400, 400), "metres_across": 40.0, "centre": (-30.0, 12.0)}
     for seen in (
         picture(points, 1.0, **look),
-        np.asarray(draw_birds_eye(points, velocity, **look)).astype(int),
+        np.asarray(draw_birds_eye(points, velocity, legend=False, **look)).astype(int),
     ):
         assert np.ptp(seen[200, 200]) > 90, "in the middle"
         assert (np.ptp(seen.reshape(-1, 3), axis=1) > 90).sum() < 30, "and nowhere else"
@@ -110,5 +106,5 @@ def test_magnified_dots_are_larger():
 
     plain, large = (coloured(draw_birds_eye(points, velocity, magnify=size, legend=False)) for size in (1.0, 2.0))
     assert large > 2.5 * plain
-    plain, large = (coloured(picture(points, 1.0, magnify=size, legend=False)) for size in (1.0, 2.0))
+    plain, large = (coloured(picture(points, 1.0, magnify=size)) for size in (1.0, 2.0))
     assert large > 2.5 * plain

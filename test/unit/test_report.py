@@ -400,7 +400,8 @@ def test_worst_pairs_show_estimate_truth_and_error(tmp_path):
     pairs = [worst_pair(f"log-{k}", seed=k) for k in range(2)]
     page = report_of(tmp_path / "report.html", made_up(), worst=pairs)
     _, *pictures = pictures_in(page)
-    assert len(pictures) == 6
+    assert len(pictures) == 8 and len({picture.size for picture in pictures[:3]}) == 1
+    assert pictures[3].width < pictures[2].width / 2, "the whole sweep is a small one"
     assert page.text.count("1.5000 m over 200 points") == 2
     assert "Log log-1, pair 7, stamp 315966265259836000 ns" in page.text
     assert "40 m across, around 20 m ahead and 5 m to the left" in page.text
@@ -413,6 +414,10 @@ def test_worst_pairs_show_estimate_truth_and_error(tmp_path):
     assert len(estimate) == 0, "the estimate stands still"
     assert len(truth) > 50 and (truth[:, 0] > truth[:, 2] + 60).all(), "amber: ahead"
     assert len(error) > 50
+    frame = (np.asarray(pictures[3]).min(axis=2) > 180).nonzero()
+    assert np.ptp(frame[1]) == pytest.approx(40 / 104 * pictures[3].width, abs=4), "with what the others show"
+    bar = page.source[page.source.index("Colours of the error"):]
+    assert bar.index(">0.05<") < bar.index(">0.5<") < bar.index(">2 m<")
     assert len((tmp_path / "report.html").read_bytes()) < 2_000_000
     assert "Worst pairs" not in report_of(tmp_path / "report.html", made_up()).text
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from zeroflow_core.drawing.backdrop import backdrop, draw_vehicle
 from zeroflow_core.drawing.lines import Lines
 from zeroflow_core.drawing.points import draw_moving, draw_still
 from zeroflow_core.drawing.scale import on_log_scale, scale_colours
-from zeroflow_core.drawing.view import PANEL, TEXT, View, font
+from zeroflow_core.drawing.view import View
 
 SMALL, LARGE = 0.05, 2.0  # metres: grey below the one, the last colour from the other on
 NO_FLOW = (70, 200, 190)  # of points without a flow: a hue that the scale does not have
 _NO_FLOW_TINT, _NOT_SCORED_TINT = (0.35, 0.92, 0.84), (0.45, 0.45, 0.45)  # of their greys
-_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def error_colours(error: np.ndarray) -> np.ndarray:
@@ -34,7 +31,6 @@ def draw_error_view(
     metres_across: float = 102.4,
     centre: tuple[float, float] = (0.0, 0.0),
     magnify: float = 1.0,
-    legend: bool = True,
 ) -> Image.Image:
     """Draw the end-point error of every scored point, the others faintly below.
 
@@ -46,7 +42,6 @@ def draw_error_view(
     metres_across: width of the picture in metres
     centre:  what is in the middle of the picture, metres in the vehicle frame
     magnify: how much larger than usual words, dots and lines are
-    legend:  show what the colours mean
 
     Returns an RGB image of `size` (width, height).
     """
@@ -73,25 +68,4 @@ def draw_error_view(
 
     lines = Lines(Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)))
     draw_vehicle(lines, view)
-    image = lines.done()
-    if legend:
-        panel, margin = _legend(view.unit), round(12 * view.unit)
-        image.paste(panel, (image.width - margin - panel.width, image.height - margin - panel.height), panel)
-    return image
-
-
-@lru_cache(maxsize=4)
-def _legend(unit: float) -> Image.Image:
-    """The scale on a panel: small on the left, ticks in metres."""
-    width, height, pad, bar = round(204 * unit), round(46 * unit), round(20 * unit), round(9 * unit)
-    panel = Image.new("RGBA", (width, height))
-    pen = ImageDraw.Draw(panel)
-    pen.rounded_rectangle((0, 0, width - 1, height - 1), round(8 * unit), PANEL)
-    part = (np.arange(width - 2 * pad) + 0.5) / (width - 2 * pad)
-    colours = np.repeat(scale_colours(part)[None], bar, axis=0)
-    panel.paste(Image.fromarray(colours.astype(np.uint8)), (pad, round(10 * unit)))
-    for metres in _TICKS:
-        x = pad + float(on_log_scale(np.float64(metres), SMALL, LARGE)) * (width - 2 * pad)
-        text = f"{metres:g}" + (" m" if metres == LARGE else "")
-        pen.text((x, height - 9 * unit), text, TEXT, font(12 * unit), "mb")
-    return panel
+    return lines.done()

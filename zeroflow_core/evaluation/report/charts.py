@@ -238,6 +238,24 @@ def shares(parts: Sequence[tuple[str, float | None]], whole: float, label: str) 
     return _svg(width, 8, label, marks, preserveAspectRatio="none")
 
 
+def colour_bar(colours: Sequence[str], ticks: Sequence[tuple[float, str]], label: str) -> Markup:
+    """An upright scale of colours, the first at the bottom.
+
+    colours: in even steps, as CSS writes them
+    ticks:   where, from 0 at the bottom to 1 at the top, and what to write there
+    """
+    width, height, top, bottom = 64, 164, 8.0, 156.0
+    step = (bottom - top) / len(colours)
+    marks = [
+        tag("rect", x=0, y=bottom - (k + 1) * step, width=11, height=step + 0.5 * (k > 0), fill=colour)
+        for k, colour in enumerate(colours)
+    ]
+    for part, text in ticks:
+        y = bottom - part * (bottom - top)
+        marks += [_line(11, y, 15, y, "reference"), tag("text", text, x=20, y=y + 4)]
+    return _svg(width, height, label, marks)
+
+
 def key(run: int) -> Markup:
     """The mark of a run, for legends."""
     return tag("svg", _dot(7, 7, run, 4.6), width=14, height=14, viewBox="0 0 14 14", aria_hidden="true")

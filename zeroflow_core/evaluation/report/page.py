@@ -125,7 +125,10 @@ svg .curve { stroke-width: 1.4; opacity: 0.75; }
 
 .pair { margin-top: 34px; }
 .pair img { display: block; width: 100%; height: auto; border-radius: 5px; background: #0d1117; }
-.pair .columns { gap: 14px; margin-top: 10px; }
+.pair .views { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)) 108px; gap: 12px; margin-top: 10px; }
+.pair .views svg { margin-bottom: 16px; }
+.pair figcaption { margin: 4px 0 0; }
+.pair .views > div { display: flex; flex-direction: column; justify-content: space-between; }
 .pair p { margin: 0; max-width: none; font-size: 13.5px; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 16px 30px; align-items: center; font-size: 13.5px; color: var(--faint); }
 .legend img { display: block; width: 84px; height: 84px; }
@@ -136,7 +139,7 @@ footer { margin-top: 60px; padding-top: 12px; border-top: 1px solid var(--hair);
 @media screen and (max-width: 1080px) {
   .columns, .columns.three { grid-template-columns: minmax(0, 1fr); }
   .columns.panels { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .pair .columns.three { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
+  .pair .views { grid-template-columns: repeat(3, minmax(0, 1fr)) 64px; gap: 8px; }
 }
 @media screen and (max-width: 760px) {
   .blocks th + *, .blocks td + * { padding-left: 16px; }

@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw
 
 from zeroflow_core.drawing import colour_wheel
 from zeroflow_core.drawing.birds_eye import draw_birds_eye
-from zeroflow_core.drawing.error_view import NO_FLOW, SMALL, draw_error_view
+from zeroflow_core.drawing.error_view import LARGE, NO_FLOW, SMALL, draw_error_view, error_colours
+from zeroflow_core.drawing.scale import on_log_scale
 from zeroflow_core.drawing.view import TEXT, View
+from zeroflow_core.evaluation.report.charts import colour_bar
 from zeroflow_core.evaluation.report.markup import Markup, tag
 from zeroflow_core.evaluation.report.page import Section, section
 from zeroflow_core.evaluation.report.wording import count, metres
 
-_SIDE, _INSET = 560, 160  # pixels; half as much again as a laptop shows
+_SIDE, _OVERVIEW = 560, 200  # pixels; half as much again as a laptop shows
 _MAGNIFY = 1.6
 _WHOLE = 104.0  # metres across a picture that shows everything scored
 _WINDOWS = (40.0, 60.0, 80.0)  # metres across one that shows a part
@@ -78,7 +80,7 @@ def _legend() -> Markup:
     wheel = Image.fromarray(colour_wheel.wheel(168, 10.0))
     swatches = (
         (_GREY, f"right within {100 * SMALL:g} cm"),
-        ("#{:02x}{:02x}{:02x}".format(*NO_FLOW), "the method gave no flow"),
+        (_css(NO_FLOW), "the method gave no flow"),
         (_FAINT, "not scored"),
     )
     items = [tag("li", tag("span", class_="swatch", style=f"background:{fill}"), text) for fill, text in swatches]
@@ -98,18 +100,15 @@ def _pair(pair: WorstPair) -> Markup:
     centre, across = where_the_error_is(pair.points, pair.error)
     look = {"size": (_SIDE, _SIDE), "metres_across": across, "centre": centre, "magnify": _MAGNIFY}
     known = {"scored": pair.scored, "covered": pair.covered}
-    error = draw_error_view(pair.points, pair.error, **known, **look)
-    if across < _WHOLE:
-        whole = draw_error_view(
-            pair.points, pair.error, **known, size=(_INSET, _INSET), metres_across=_WHOLE, legend=False
-        )
-        _frame(whole, View(_INSET, _INSET, _INSET / _WHOLE), centre, across)
-        error.paste(whole, (10, 10))
     views = {
         "Estimate": draw_birds_eye(pair.points, pair.estimate / pair.dt, legend=False, **look),
         "Truth": draw_birds_eye(pair.points, pair.truth / pair.dt, legend=False, **look),
-        "Error": error,
+        "Error": draw_error_view(pair.points, pair.error, **known, **look),
     }
+    if across < _WHOLE:
+        size = {"size": (_OVERVIEW, _OVERVIEW), "metres_across": _WHOLE}
+        views["Whole sweep"] = draw_error_view(pair.points, pair.error, **known, **size)
+        _frame(views["Whole sweep"], centre, across)
     where = f"{across:g} m across" + ("" if across >= _WHOLE else f", around {_place(centre)}")
     of_pair = f"of pair {pair.index} of log {pair.log_id} from above"
     figures = [
@@ -119,7 +118,7 @@ def _pair(pair: WorstPair) -> Markup:
         "div",
         tag("h3", f"{metres(pair.epe)} m over {count(pair.num_points)} points"),
         tag("p", f"Log {pair.log_id}, pair {pair.index}, stamp {pair.stamp_ns} ns; {where}.", class_="faint"),
-        tag("div", figures, class_="columns three"),
+        tag("div", figures[:3], tag("div", figures[3:], _scale()), class_="views"),
         class_="pair",
     )
 
@@ -154,13 +153,23 @@ def _place(centre: tuple[float, float]) -> str:
     return " and ".join(named) or "the vehicle"
 
 
-def _frame(image: Image.Image, view: View, centre: tuple[float, float], across: float) -> None:
-    """A line around the inset and one around the part of it that the picture shows."""
+def _scale() -> Markup:
+    """What the colours of the error view mean."""
+    shown = error_colours(np.geomspace(SMALL, LARGE, 48))
+    ticks = [(float(on_log_scale(np.float64(error), SMALL, LARGE)), f"{error:g}") for error in (0.05, 0.1, 0.2, 0.5, 1)]
+    return colour_bar([_css(colour) for colour in shown], [*ticks, (1.0, f"{LARGE:g} m")], "Colours of the error")
+
+
+def _css(colour: Sequence[float]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*(int(value) for value in colour))
+
+
+def _frame(image: Image.Image, centre: tuple[float, float], across: float) -> None:
+    """A line around the part of the whole sweep that the other pictures show."""
+    view = View(*image.size, image.width / _WHOLE)
     half = np.array([across, -across]) / 2
     (left, top), (right, bottom) = view.pixels(np.array([np.array(centre) - half, np.array(centre) + half]))
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((left, top, right, bottom), outline=TEXT)
-    pen.rectangle((0, 0, image.width - 1, image.height - 1), outline=(70, 80, 94))
+    ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline=TEXT, width=2)
 
 
 def _picture(image: Image.Image, alt: str, kind: str = "WEBP") -> Markup:
