@@ -76,7 +76,7 @@ def rows_of_dots(
     left = 16 + max(map(_width, labels))
     right = HALF - 14 - max(_width(text) for text in (notes, *(row.note for row in rows)))  # of the errors
     written = write is not None and runs == 1
-    axis = _error_axis(known, left, right - 82 if written else right)
+    axis = _error_axis(known, left, right - (82 if written else 22))
     top, bottom = 4, 4 + height * len(rows)
 
     marks = _grid_across(axis, top, bottom, below=min(known) < axis.low)
