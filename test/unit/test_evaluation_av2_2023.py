@@ -55,7 +55,8 @@ POINTS = with_errors(
         # The square of 100 m, edges included; any height.
         Point((50.0, 0.0, 0.0), "bs far"),
         Point((-50.0, 50.0, -28.0), "bs far"),
-        Point((0.0, -50.0, 30.0), "bs far"),
+        Point((0.0, -50.0, 60.0), "bs far"),
+        Point((0.0, 5.0, -60.0), "bs close"),
         Point((just_above(50.0), 0.0, 0.0)),
         Point((just_above(-50.0), 0.0, 0.0)),
         Point((0.0, just_above(50.0), 0.0)),
@@ -97,23 +98,25 @@ POINTS = with_errors(
 
 def test_which_points_count_and_where():
     figures = figures_of(av2_2023, av2_truth(POINTS), POINTS)
-    assert figures["num_points"] == sum(point.part != "" for point in POINTS) == 23
+    assert figures["num_points"] == sum(point.part != "" for point in POINTS) == 24
     for part in PARTS:
         assert figures[f"num_{part}"] == count(POINTS, part)
         assert figures[part] == pytest.approx(mean_error(POINTS, part), abs=1e-9)
         assert figures[f"epe_close_{part}"] == pytest.approx(mean_error(POINTS, f"{part} close"), abs=1e-9)
         assert figures[f"epe_far_{part}"] == pytest.approx(mean_error(POINTS, f"{part} far"), abs=1e-9)
         assert figures[f"coverage_{part}"] == pytest.approx(coverage(POINTS, part))
-    assert [count(POINTS, part) for part in PARTS] == [5, 5, 11]
-    assert figures["coverage"] == pytest.approx(19 / 23)
+    assert [count(POINTS, part) for part in PARTS] == [5, 5, 12]
+    assert figures["coverage"] == pytest.approx(20 / 24)
     assert figures["three_way_epe"] == pytest.approx(np.mean([mean_error(POINTS, part) for part in PARTS]), abs=1e-9)
 
 
 def test_all_thirty_categories_are_foreground():
     names = [name for name in CATEGORY_TO_INDEX if name != "NONE"]
     points = [Point((1.0, k, 0.0), "fs", name) for k, name in enumerate(names)] + [Point((2.0, 0.0, 0.0), "bs")]
+    points[:2] = (replace(point, estimate=None) for point in points[:2])
     figures = figures_of(av2_2023, av2_truth(points), points)
     assert (figures["num_fd"], figures["num_fs"], figures["num_bs"]) == (0, 30, 1)
+    assert (figures["coverage_fs"], figures["coverage_bs"]) == (pytest.approx(28 / 30), 1)
 
 
 def test_a_method_that_says_less_is_scored_on_the_same_points():

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from evaluation_cases import AV2_LOG, TRI_LOGS, labelled_by_cuboids, of_length
 from pyarrow import feather
 
-from zeroflow_core.datasets.av2 import Cuboid, Log
+from zeroflow_core.datasets.av2 import Cuboid, FlowLabels, Log
+from zeroflow_core.datasets.av2_writer import write_log
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.cuboid_labels import flow_of_cuboids
 from zeroflow_core.evaluation.truth import as_estimate, has_labels, is_dynamic, read_truth, total_flow
 from zeroflow_core.geometry import SE3
-from zeroflow_core.pairs import Flow, Status, remove_ego_motion
+from zeroflow_core.pairs import Flow, Status, Sweep, remove_ego_motion
 from zeroflow_core.simulation.log import simulate_log
 
 # The second vehicle frame is a quarter turn to the left of the first and 2 m ahead.
@@ -82,13 +84,12 @@ def box(track: str, at: tuple[float, float, float], yaw: float = 0.0, category: 
 
 
 def test_boxes_are_grown_in_length_and_width_but_not_in_height():
-    edges = [(2.1, 0, 0), (0, 1.1, 0), (0, 0, 0.5), (-2.1, -1.1, -0.5)]
-    outside = [(2.101, 0, 0), (0, 1.101, 0), (0, 0, 0.501), (-2.101, 0, 0), (0, -1.101, 0), (0, 0, -0.501)]
-    points = np.array([np.multiply(edge, 0.9999) for edge in edges] + outside)
+    sides = np.array([(2.1, 0, 0), (0, 1.1, 0), (0, 0, 0.5), (-2.1, 0, 0), (0, -1.1, 0), (0, 0, -0.5), (2.1, 1.1, -0.5)])
+    points = np.concatenate([sides * (1 - 1e-9), sides * (1 + 1e-9), [(0, 0, 0.5), (0, 0, -0.5)]])  # the edge is in
     residual, classes, valid = flow_of_cuboids(points, [box("a", (0, 0, 0))], [box("a", (1, 0, 0))], SE3.identity())
-    assert classes.tolist() == [7] * 4 + [0] * 6  # BUS is the seventh category
-    np.testing.assert_allclose(residual, [[1, 0, 0]] * 4 + [[0, 0, 0]] * 6)
-    assert valid.all()
+    assert classes.tolist() == [7] * 7 + [0] * 7 + [7] * 2  # BUS is the seventh category
+    np.testing.assert_allclose(residual[:, 0], [1] * 7 + [0] * 7 + [1] * 2)
+    assert valid.all() and not residual[:, 1:].any()
 
 
 def test_a_turning_box_carries_its_points_and_ego_motion_is_not_in_it():
@@ -119,6 +120,63 @@ def test_where_boxes_overlap_the_last_one_counts_but_invalid_stays():
     assert (residual.tolist(), classes.tolist(), valid.tolist()) == ([[1, 0, 0]], [7], [False])
     residual, classes, valid = flow_of_cuboids(points, [first, ended], later, SE3.identity())
     assert (residual.tolist(), classes.tolist(), valid.tolist()) == ([[1, 0, 0]], [21], [False])
+
+
+# --- files by hand -----------------------------------------------------------------------------------------
+
+OFF = np.array([0.0, 0.0, 0.01])  # of the labels' ego motion from the poses'
+
+
+def write_pair(folder: Path, points: np.ndarray, classes: np.ndarray, flow: np.ndarray, **more: np.ndarray) -> Log:
+    """A log of two sweeps with labels and no map. flow: (N,3), added to what standing points have."""
+    poses = [SE3.from_yaw(0.3, np.array([100.0, 50.0, 2.0])), SE3.from_yaw(0.4, np.array([101.0, 50.5, 2.0]))]
+    sweeps = [Sweep(points.astype(np.float32), 10**9 + k * 10**8, pose) for k, pose in enumerate(poses)]
+    total = (poses[1].inverse() @ poses[0]).transform(points) - points + OFF + flow
+    no = np.zeros(len(points), dtype=bool)
+    columns = {"dynamic": no, "is_ground_0": no} | more
+    labels = FlowLabels(total.astype(np.float32), classes.astype(np.uint8), columns["dynamic"], columns["is_ground_0"])
+    write_log(folder, sweeps, [labels], {})
+    table = feather.read_table(folder / "flow_labels" / "1000000000.feather", memory_map=False)
+    if "is_valid" in more:
+        table = table.append_column("is_valid", pa.array(more["is_valid"]))
+    feather.write_feather(table, str(folder / "flow_labels" / "1000000000.feather"))
+    return Log(folder)
+
+
+def by_poses(truth) -> np.ndarray:
+    points = truth.points0.astype(np.float64)
+    return truth.ego0_SE3_ego1.inverse().transform(points) - points
+
+
+def test_the_ego_motion_is_that_of_the_labels_standing_points(tmp_path):
+    rng = np.random.default_rng(4)
+    points = rng.integers(-100, 100, (300, 3)) / 4
+    classes, flow = np.where(np.arange(300) < 150, 19, 0), np.zeros((300, 3))
+    dynamic, is_valid, is_ground = (np.zeros(300, dtype=bool) for _ in range(3))
+    dynamic[100:170], is_valid[:], is_valid[170:190], is_ground[280:] = True, True, False, True
+    flow[:190] = rng.normal(0, 3, (190, 3))  # whatever is foreground, moves or is not known
+    points[299, 2] = np.nan
+    log = write_pair(tmp_path / "log", points, classes, flow, dynamic=dynamic, is_valid=is_valid, is_ground_0=is_ground)
+    truth = read_truth(log, 0)
+    np.testing.assert_allclose(truth.av2.standing_flow[:299], by_poses(truth)[:299] + OFF, atol=1e-5)
+    expected = flow @ truth.ego0_SE3_ego1.rotation.T + OFF
+    np.testing.assert_allclose(truth.scene_flow.residual[:299], expected[:299], atol=1e-5)
+    for labels in (truth.av2, truth.scene_flow):
+        np.testing.assert_array_equal(labels.is_valid, is_valid)
+        np.testing.assert_array_equal(labels.is_ground, is_ground)
+        np.testing.assert_array_equal(labels.classes, classes)
+    np.testing.assert_array_equal(truth.av2.dynamic, dynamic)
+
+
+@pytest.mark.parametrize("case", ["few", "on a line"])
+def test_the_poses_tell_where_the_labels_cannot(tmp_path, case):
+    rng = np.random.default_rng(5)
+    points, flow = rng.integers(-100, 100, (300, 3)) / 4, np.zeros((300, 3))
+    standing = np.arange(300) < (50 if case == "few" else 150)
+    if case == "on a line":
+        points[standing, 1:] = 0.0
+    truth = read_truth(write_pair(tmp_path / "log", points, np.where(standing, 0, 19), flow), 0)
+    np.testing.assert_allclose(truth.av2.standing_flow, by_poses(truth), atol=1e-9)
 
 
 # --- against av2's own flow --------------------------------------------------------------------------------
@@ -286,7 +344,11 @@ def test_a_log_without_labels_is_named(test_data, simulated, tmp_path):
         read_truth(kitti, 0)
     assert has_labels(Log(simulated["labels"])) and has_labels(Log(simulated["cuboids"]))
     shutil.copytree(simulated["labels"], tmp_path / "log", ignore=shutil.ignore_patterns("annotations.feather"))
-    assert has_labels(Log(tmp_path / "log"))
+    log = Log(tmp_path / "log")
+    (log.path / "flow_labels" / f"{log.stamps_ns[1]}.feather").unlink()
+    assert has_labels(log)
+    with pytest.raises(ZeroFlowError, match=f"{log.stamps_ns[1]}"):
+        read_truth(log, 1)
 
 
 def test_without_a_map_the_labels_ground_stands_in_and_without_either_the_log_is_named(simulated, tmp_path):
