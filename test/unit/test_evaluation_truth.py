@@ -84,7 +84,7 @@ def box(track: str, at: tuple[float, float, float], yaw: float = 0.0, category: 
 
 
 def test_boxes_are_grown_in_length_and_width_but_not_in_height():
-    sides = np.array([(2.1, 0, 0), (0, 1.1, 0), (0, 0, 0.5), (-2.1, 0, 0), (0, -1.1, 0), (0, 0, -0.5), (2.1, 1.1, -0.5)])
+    sides = np.array([*np.diag([2.1, 1.1, 0.5]), *np.diag([-2.1, -1.1, -0.5]), (2.1, 1.1, -0.5)])
     points = np.concatenate([sides * (1 - 1e-9), sides * (1 + 1e-9), [(0, 0, 0.5), (0, 0, -0.5)]])  # the edge is in
     residual, classes, valid = flow_of_cuboids(points, [box("a", (0, 0, 0))], [box("a", (1, 0, 0))], SE3.identity())
     assert classes.tolist() == [7] * 7 + [0] * 7 + [7] * 2  # BUS is the seventh category
