@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from zeroflow_core.cli import main
 from zeroflow_core.datasets.av2 import Log, find_logs
-from zeroflow_core.datasets.folders import new_folder, remove_leftovers
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_folder, remove_leftovers
 from zeroflow_core.simulation.logs import simulate_logs
 from zeroflow_core.workers import run_in_workers
 

@@ -487,8 +487,8 @@ def test_a_report_appears_complete_or_not_at_all(tmp_path):
     assert path.read_text() == "an earlier one"
     write_report(path, made_up(), [], [])
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
-    with pytest.raises(ZeroFlowError, match="cannot write .*nowhere.*No such file"):
-        write_report(tmp_path / "nowhere" / "report.html", made_up(), [], [])
+    with pytest.raises(ZeroFlowError, match="cannot write .*report.html/report.html"):
+        write_report(path / "report.html", made_up(), [], [])
 
 
 def test_what_goes_into_a_tag_is_escaped():

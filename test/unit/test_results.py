@@ -166,8 +166,9 @@ def test_what_stops_halfway_leaves_the_old_files_alone(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ZeroFlowError, match=f"cannot write {tmp_path}/gone/pairs.csv: No such file"):
-        write_results(tmp_path / "gone", RUN, [], [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZeroFlowError, match=f"cannot write {tmp_path}/file/pairs.csv: "):
+        write_results(tmp_path / "file", RUN, [], [])
 
 
 def test_folders_without_a_run_are_told(tmp_path):

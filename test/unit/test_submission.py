@@ -434,7 +434,7 @@ def test_a_run_goes_on_where_it_was_killed(split, tmp_path, monkeypatch, year, w
     assert not (tmp_path / "out.zip").exists()
     fill(second, split, wanted[1:])
     assert len(content(second.finish(tmp_path / "out.zip"))) == len(wanted) + (year == 2024)
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_2023_a_pair_needs_its_mask_too(tiny, tmp_path):

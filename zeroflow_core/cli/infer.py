@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_file
 
 
 def infer(
@@ -39,10 +39,8 @@ def infer(
     student = load_student(checkpoint, device=device, engine=engine, precision=precision)
     flow = student.flow(*clouds)
     valid = ~np.isnan(flow[:, 0])
-    temporary = out.with_name(out.name + ".partial")
-    with open(temporary, "wb") as file:
+    with new_file(out, "wb") as file:
         np.savez_compressed(file, flow=flow, valid=valid)
-    os.replace(temporary, out)
     typer.echo(f"{out}: flow of {valid.sum()} of {len(valid)} points ({student.metadata['name']}, {student.device})")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from zeroflow_core.datasets.av2 import CALIBRATION, FLOW, POSES, QUATERNION, SIZE, TRANSLATION, Cuboid, FlowLabels
-from zeroflow_core.datasets.folders import new_folder
+from zeroflow_core.files import new_folder
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 
@@ -145,14 +145,19 @@ class LogWriter:
 
 def write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
     """A feather file with these columns, (N,) each; its folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(as_feather(columns))
+
+
+def as_feather(columns: dict[str, np.ndarray]) -> memoryview:
+    """The content of a feather file with these columns, (N,) each."""
     import pyarrow as pa
     from pyarrow import feather
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
-    written = io.BytesIO()  # the whole file at once: pyarrow's own sentence about a full disk is a riddle
+    written = io.BytesIO()  # not straight into a file: pyarrow's own sentence about a full disk is a riddle
     feather.write_feather(table, written)
-    path.write_bytes(written.getbuffer())
+    return written.getbuffer()
 
 
 def _sweep_columns(sweep: Sweep) -> dict[str, np.ndarray]:

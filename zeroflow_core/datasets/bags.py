@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zeroflow_core.datasets.folders import new_folder
 from zeroflow_core.datasets.point_cloud2 import CloudError, decode, fields_of, structured
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_folder
 from zeroflow_core.geometry import SE3, interpolate
 from zeroflow_core.pairs import Sweep
 

@@ -6,14 +6,14 @@ flow_tz_m (float32: residual flow in metres, in the first sweep's vehicle frame)
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from zeroflow_core.datasets.av2 import FLOW, Log, Table
-from zeroflow_core.datasets.av2_writer import write_table
+from zeroflow_core.datasets.av2_writer import as_feather
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_file
 
 
 def write_stored_flow(path: Path, residual: np.ndarray, is_valid: np.ndarray) -> None:
@@ -97,9 +97,5 @@ def write_whole_table(path: Path, columns: dict[str, np.ndarray]) -> None:
     Raises:
         ZeroFlowError: the file system refuses.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write_table(partial, columns)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
+    with new_file(path, "wb") as file:
+        file.write(as_feather(columns))

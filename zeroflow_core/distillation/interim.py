@@ -11,7 +11,6 @@ the grid, which costs a quarter of the time. A stopped run goes on where it was;
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from zeroflow_core.fastflow3d.checkpoint import save_model
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.student import Student
+from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import Patchwork, mark_ground
 from zeroflow_core.pairs import FramePair, Sweep, estimate_flow, make_pair, remove_ego_motion
@@ -245,8 +245,8 @@ def _train_phase(
             progress.update(bar, completed=step, loss=f"loss {np.mean(recent[-50:]):.4f}")
             if step % 100 == 0 or step == phase.steps:
                 state = {name: part.state_dict() for name, part in parts.items()}
-                torch.save({**state, "step": step, "recipe": asdict(recipe)}, path.with_suffix(".partial"))
-                os.replace(path.with_suffix(".partial"), path)
+                with new_file(path, "wb") as file:
+                    torch.save({**state, "step": step, "recipe": asdict(recipe)}, file)
                 with open(path.with_suffix(".csv"), "a") as log:
                     log.write(f"{first_step + step},{np.mean(recent[-100:]):.6f}\n")
             if step >= phase.steps:

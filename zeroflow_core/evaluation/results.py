@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation import av2_2023, av2_2024, breakdown, zeroflow_paper
 from zeroflow_core.evaluation.tally import Tally, add
+from zeroflow_core.files import new_file
 
 DEFINITIONS = (av2_2023, av2_2024, zeroflow_paper)  # of three-way EPE; the breakdown has none
 METRICS, PAIRS = "metrics.json", "pairs.csv"
@@ -45,7 +43,7 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
     pools: dict[str, dict[str, Tally]] = {}  # by log, then by definition
     num_pairs: dict[str, int] = {}
     seconds: list[float] = []
-    with _complete(out / PAIRS) as file:
+    with new_file(out / PAIRS, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for record in records:
@@ -64,7 +62,7 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
     metrics["per_log"] = {log: {**_of_a_log(pools[log]), "num_pairs": num_pairs[log]} for log in sorted(pools)}
     metrics["run"] = {**run, "num_logs": len(pools), "num_pairs": len(seconds), "seconds": _spread(seconds)}
     metrics["failed"] = failed
-    with _complete(out / METRICS) as file:
+    with new_file(out / METRICS, "w") as file:
         json.dump(metrics, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
     return metrics
@@ -116,21 +114,6 @@ def _spread(seconds: list[float]) -> dict:
         return {"median": None, "p90": None, "mean": None}
     median, p90 = np.percentile(seconds, [50, 90])
     return {"median": float(median), "p90": float(p90), "mean": float(np.mean(seconds))}
-
-
-@contextmanager
-def _complete(path: Path) -> Iterator[IO[str]]:
-    """A file to write that takes the place of `path` when the block ends well."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        try:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                yield file
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _is_complete(metrics: object) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zeroflow_core.datasets.av2 import Log, find_split
-from zeroflow_core.datasets.folders import locked
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation import av2_2023, breakdown, worst
 from zeroflow_core.evaluation.journal import Journal, Record
@@ -24,6 +22,7 @@ from zeroflow_core.evaluation.results import DEFINITIONS, PAIRS, write_results
 from zeroflow_core.evaluation.submission import Submission
 from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.evaluation.truth import Estimate, as_estimate, has_labels, read_truth
+from zeroflow_core.files import locked, new_file
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import FramePair, make_pair
 from zeroflow_core.version import VERSION
@@ -312,9 +311,8 @@ def _claim(out: Path, here: dict) -> None:
     if not path.exists():
         if (out / "pairs").exists():
             raise ZeroFlowError(f"{out} has journals of a run but no {_RUN}; choose another --out, or remove it")
-        temporary = path.with_name(path.name + ".partial")
-        temporary.write_text(json.dumps(here, indent=2) + "\n")
-        os.replace(temporary, path)
+        with new_file(path, "w") as file:
+            file.write(json.dumps(here, indent=2) + "\n")
         return
     try:
         there = dict(json.loads(path.read_text()))

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from zeroflow_core.datasets.av2 import FLOW, Log
 from zeroflow_core.datasets.stored_flow import read_stored_flow, write_stored_flow, write_whole_table
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import Estimate, is_dynamic, total_flow
+from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 
@@ -125,13 +126,10 @@ class Submission:
                 f"{len(unusable)} of {len(self._names)} files of the submission in {self._folder} are damaged, or not "
                 f"for their sweep: {_some(unusable)}; remove them and run the evaluation again"
             )
-        try:
-            if self._year == 2024:
-                self._pack_2024(archive)
-            else:
-                self._pack_2023(archive)
-        except OSError as error:
-            raise ZeroFlowError(f"cannot write {archive}: {error.strerror or error}") from error
+        if self._year == 2024:
+            self._pack_2024(archive)
+        else:
+            self._pack_2023(archive)
         return archive
 
     @property
@@ -161,8 +159,8 @@ class Submission:
 
     def _pack_2024(self, archive: Path) -> None:
         metadata = json.dumps({"Is Supervised?": self._supervised}, indent=4)
-        with _whole_file(archive) as partial:
-            _pack(partial, self._folder, self._names.values(), {"metadata.json": metadata})
+        with new_file(archive, "wb") as file:
+            _pack(file, self._folder, self._names.values(), {"metadata.json": metadata})
 
     def _pack_2023(self, archive: Path) -> None:
         """With av2's own check and packer."""
@@ -171,18 +169,18 @@ class Submission:
         masks = self._masks
         if self._mask_folder is not None:
             masks = self._mask_folder.with_name(self._mask_folder.name + ".zip")
-            with _whole_file(masks) as partial:
-                _pack(partial, self._mask_folder, self._names.values())
+            with new_file(masks, "wb") as file:
+                _pack(file, self._mask_folder, self._names.values())
         with redirect_stdout(io.StringIO()):  # both draw a progress bar
             try:
                 av2.validate(self._folder, masks)
-            except (ValueError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, zipfile.BadZipFile) as error:
                 raise ZeroFlowError(
                     f"av2's check refuses the submission in {self._folder}: {error}; remove what it names and run the "
                     "evaluation again"
                 ) from error
-            with _whole_file(archive) as partial:
-                av2.zip(self._folder, masks, partial)
+            with new_file(archive, "wb") as file:
+                av2.zip(self._folder, masks, file)
 
 
 def _every_fifth_of_each_log(logs: list[Log]) -> _Names:
@@ -259,7 +257,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
     return OSError, pa.ArrowException
 
 
-def _pack(archive: Path, folder: Path, names: Iterable[str], texts: dict[str, str] | None = None) -> None:
+def _pack(archive: IO[bytes], folder: Path, names: Iterable[str], texts: dict[str, str] | None = None) -> None:
     """A zip of `texts` and of the files `names` in `folder`: equal contents give equal bytes."""
     with zipfile.ZipFile(archive, "w") as packed:
         for name, text in (texts or {}).items():
@@ -273,18 +271,6 @@ def _entry(name: str) -> zipfile.ZipInfo:
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16
     return entry
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _some(names: list[str], most: int = 3) -> str:

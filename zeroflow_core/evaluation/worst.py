@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import heapq
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from zeroflow_core.evaluation import av2_2023
 from zeroflow_core.evaluation.journal import Record
 from zeroflow_core.evaluation.truth import Estimate
+from zeroflow_core.files import new_file
 
 _MIN_POINTS = 20  # of moving foreground, for its mean error to say something
 
@@ -42,13 +42,8 @@ def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Esti
 
 def keep(out: Path, log_id: str, i: int, record: Record, estimate: Estimate) -> None:
     """Keep the estimate of pair `i` in the run's folder `out`."""
-    path = _path(out, log_id, i)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
-        columns = {"residual": estimate.residual, "covered": estimate.covered}
-        np.savez_compressed(file, badness=badness(record), **columns)
-    os.replace(temporary, path)
+    with new_file(_path(out, log_id, i), "wb") as file:
+        np.savez_compressed(file, badness=badness(record), residual=estimate.residual, covered=estimate.covered)
 
 
 def choose(records: Iterable[Record], count: int) -> list[Record]:
@@ -77,7 +72,7 @@ def kept(out: Path, record: Record) -> Estimate | None:
 
 
 def forget_others(out: Path, chosen: Sequence[Record]) -> None:
-    """Remove what is kept of pairs that are not among the chosen."""
+    """Remove what is kept of pairs that are not among the chosen, and what a killed process had half written."""
     wanted = {_path(out, record["log"], record["index"]) for record in chosen}
     for path in set(_folder(out).glob("*.npz")) - wanted:
         path.unlink()

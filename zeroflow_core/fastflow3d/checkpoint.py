@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import types
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import ONE_X, XL, FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
+from zeroflow_core.files import new_file
 
 FORMAT_VERSION = 1
 DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "interim.safetensors"
@@ -47,18 +47,19 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def save_model(path: str | Path, model: FastFlow3D, metadata: dict[str, Any], half: bool = False) -> None:
-    """Write the weights (fp16 when `half`) with their plain-data ``zeroflow`` entry, atomically."""
+    """Write the weights (fp16 when `half`) with their plain-data ``zeroflow`` entry, complete or not at all.
+
+    Raises:
+        ZeroFlowError: the file system refuses.
+    """
     from safetensors.torch import save
 
-    path = Path(path)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     entry = {"format": FORMAT_VERSION, "grid": model.config.to_dict(), **metadata}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(save(state, metadata={"zeroflow": json.dumps(entry)}))
-    os.replace(temporary, path)
+    with new_file(Path(path), "wb") as file:
+        file.write(save(state, metadata={"zeroflow": json.dumps(entry)}))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from zeroflow_core.datasets.av2 import Log
-from zeroflow_core.datasets.folders import remove_leftovers
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import remove_leftovers
 from zeroflow_core.simulation.log import Drive, write_drive
 from zeroflow_core.simulation.scanners import Scanner, randomised, scanner_named
 from zeroflow_core.simulation.scenes import MAX_DENSITY, SCENES

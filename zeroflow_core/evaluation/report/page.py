@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.report.markup import Content, Markup, join, tag
+from zeroflow_core.files import new_file
 
 # Eight marks that keep their distance on white and, lightened, on black, for every common colour vision.
 _ON_WHITE = ("#1f5fae", "#b9540a", "#117a65", "#9a3f86", "#5b5fc7", "#8a6d00", "#c0304f", "#4c5661")
@@ -250,12 +249,5 @@ def write_page(path: Path, page: Markup) -> None:
     Raises:
         ZeroFlowError: the file system refuses.
     """
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        try:
-            temporary.write_text(page, encoding="utf-8", errors="replace")  # names of files may hold anything
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
+    with new_file(path, "wb") as file:
+        file.write(page.encode(errors="replace"))  # names of files may hold anything

@@ -1,17 +1,44 @@
-"""Folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, Literal
 
 from zeroflow_core.errors import ZeroFlowError
+
+
+@contextmanager
+def new_file(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
+    """A file to write, which takes the place of `path` when the block ends well and vanishes when it fails.
+
+    Until then it lies hidden beside `path` under a name of its own, so that several processes may write the same file:
+    the last one stands. Its folder is made where it is missing.
+
+    mode: as of `open`; text is UTF-8
+
+    Raises:
+        ZeroFlowError: the file system refuses (no permission, disk full).
+    """
+    hidden = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(hidden, mode, encoding="utf-8" if mode == "w" else None) as file:
+                yield file
+            os.replace(hidden, path)
+        finally:
+            hidden.unlink(missing_ok=True)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager

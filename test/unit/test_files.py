@@ -1,0 +1,62 @@
+"""Files that appear complete or not at all; folders are tested by those who write logs and bags."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+import pytest
+
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_file
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.txt"
+    with new_file(path, "w") as file:
+        file.write("größer")
+        assert not path.exists() and all(there.name.startswith(".") for there in path.parent.iterdir())
+    assert path.read_bytes() == "größer".encode()
+    with new_file(path, "wb") as file:
+        file.write(b"later")
+    assert path.read_bytes() == b"later" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_has_the_rights_of_any_other(tmp_path):
+    (tmp_path / "usual").write_text("")
+    with new_file(tmp_path / "a", "w"):
+        pass
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("exception", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_block_that_fails_leaves_the_old_file(tmp_path, exception):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(exception), new_file(path, "w") as file:
+        file.write("new")
+        raise exception
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / "a"
+    with new_file(path, "w") as slow:
+        slow.write("slow, ")
+        with new_file(path, "w") as quick:
+            quick.write("quick")
+        assert path.read_text() == "quick"
+        slow.write("but whole")
+    assert path.read_text() == "slow, but whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_file_system_refuses_is_told(tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    with pytest.raises(ZeroFlowError, match=re.escape(f"cannot write {path}: Is a directory")), new_file(path, "w"):
+        pass
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ZeroFlowError, match=re.escape(f"cannot write {path}: No space left")), new_file(path, "w"):
+        raise full
+    assert list(tmp_path.iterdir()) == [path]
