@@ -18,8 +18,8 @@ from zeroflow_core.evaluation.report import WorstPair, write_comparison, write_r
 from zeroflow_core.evaluation.report.charts import Axis, Point, Row, curves, histogram, ranked, rows_of_dots, shares
 from zeroflow_core.evaluation.report.markup import join, tag
 from zeroflow_core.evaluation.report.page import _STYLE, MARKS
-from zeroflow_core.evaluation.report.wording import duration, short_names
 from zeroflow_core.evaluation.report.worst_pairs import where_the_error_is
+from zeroflow_core.evaluation.wording import duration, short_names
 
 HOSTILE = "</td><script>alert(\"1\")</script>'&amp; <b"
 PARTS = ("fd", "fs", "bs")
@@ -461,7 +461,9 @@ def test_a_comparison_warns_of_different_points(tmp_path):
     second["zeroflow"]["num_points"] += 1
     page = comparison_of(tmp_path / "comparison.html", [("one", first), ("two", second)])
     assert "These runs are not comparable" in page.text
-    assert page.row("two")[-1] == f"{second['zeroflow']['num_points']:,}"
+    assert page.row("two") == [f"{second['zeroflow']['num_points']:,} by zeroflow"]
+    page = comparison_of(tmp_path / "comparison.html", [("one", first), ("two", made_up(logs=1))])
+    assert page.row("one") == ["3 logs, 12 pairs"] and page.row("two") == ["1 log, 4 pairs"]
 
 
 def test_a_comparison_holds_logs_and_classes_that_only_one_run_has(tmp_path):

@@ -304,9 +304,18 @@ def test_runs_over_other_points_are_not_comparable(tmp_path):
     assert "scored other logs (one: 2 logs, 3 pairs; other: 1 log, 2 pairs)" in _comparison(
         [one, other], ["one", "other"]
     )
-    assert "scored other points of the same pairs (av2-2023, one: 18; more: 19)" in _comparison(
+    assert "scored other points of the same pairs (one: 18 by av2-2023; more: 19 by av2-2023)" in _comparison(
         [one, more_points], ["one", "more"]
     )
+
+
+def test_runs_over_other_data_are_not_comparable_unless_it_is_the_same_elsewhere(tmp_path):
+    one = _written(tmp_path / "one", THREE)
+    moved = _written(tmp_path / "moved", THREE, data="a/copy")
+    other = _written(tmp_path / "other", [("c", *pair[1:]) for pair in THREE[:2]], split="test")
+    told = "other data (one: 2 logs, 3 pairs of val of logs; other: 1 log, 2 pairs of test of logs)"
+    assert told in _comparison([one, other], ["one", "other"])
+    assert "Not comparable" not in _comparison([one, moved], ["one", "moved"])
 
 
 def test_failed_pairs_are_mentioned(tmp_path):

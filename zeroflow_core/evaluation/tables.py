@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
+from zeroflow_core.evaluation.comparing import FIGURES, Kind, best_text, mismatch, scored
 from zeroflow_core.evaluation.results import DEFINITIONS, PARTS
+from zeroflow_core.evaluation.wording import NOTHING
 
-NOTHING = "–"  # for a figure without points
 _LEAST_WIDTH = 80  # characters; in less room numbers would be cut off
 
 
@@ -36,21 +37,14 @@ class Unit:
 
 METRES, RATIO, RADIANS = Unit(), Unit(), Unit(decimals=3)
 PER_CENT, MILLISECONDS, COUNT = Unit(100, 1), Unit(1000, 1), Unit(decimals=0)
-LOWER, HIGHER, NEITHER = -1, 1, 0  # which value of a row is the best
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of a comparison.
-
-    path: keys that lead to it from the definition's figures
-    best: LOWER, HIGHER or NEITHER
-    """
-
-    name: str
-    path: tuple[str, ...]
-    unit: Unit = METRES
-    best: int = LOWER
+_UNITS = {
+    Kind.METRES: METRES,
+    Kind.RADIANS: RADIANS,
+    Kind.RATIO: RATIO,
+    Kind.SHARE: PER_CENT,
+    Kind.SECONDS: MILLISECONDS,
+    Kind.COUNT: COUNT,
+}
 
 
 def print_run(metrics: dict, console: Console) -> None:
@@ -90,9 +84,10 @@ def print_comparison(runs: Sequence[dict], names: Sequence[str], console: Consol
     told = "Metres where nothing else is said; dynamic: error ÷ speed. * is the best of its row, Δ is to the first run."
     console.print()
     console.print(Text(told, "dim"))
-    warning = _warning(runs, names)
-    if warning:
-        console.print(Text(warning, "yellow"), soft_wrap=True)
+    other = mismatch(runs)
+    if other is not None:
+        told = "; ".join(f"{name}: {of_run}" for name, of_run in zip(names, other.scored, strict=True))
+        console.print(Text(f"Not comparable: the runs scored other {other.what} ({told}).", "yellow"), soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -111,16 +106,17 @@ class _Line:
 
 
 def _lines(runs: Sequence[dict]) -> Iterator[_Line]:
-    for definition, rows in _compared(runs):
-        for k, row in enumerate(rows):
-            values = [_value(run[definition], row.path) for run in runs]
-            texts = [row.unit.text(value) for value in values]
-            best = _best(texts, values, row.best)
+    for definition, figures in FIGURES.items():
+        for k, figure in enumerate(figures):
+            unit = _UNITS[figure.kind]
+            values = [figure.of(run[definition]) for run in runs]
+            texts = [unit.text(value) for value in values]
+            best = best_text(figure, values, texts)
             yield _Line(
                 definition if k == 0 else "",
-                row.name,
+                figure.short,
                 [Text(f"{text}*", "bold green") if text == best else Text(f"{text} ") for text in texts],
-                [Text(row.unit.difference(value, values[0]), "dim") for value in values],
+                [Text(unit.difference(value, values[0]), "dim") for value in values],
             )
 
 
@@ -153,13 +149,8 @@ def _width(lines: Sequence[_Line], chosen: Sequence[int]) -> int:
 
 def _described(metrics: dict) -> str:
     run, failed = metrics["run"], len(metrics.get("failed", ()))
-    what = f"{run['name']} on {run['split']} of {run['data']}, {_counts(metrics)}"
+    what = f"{run['name']} on {run['split']} of {run['data']}, {scored(metrics)}"
     return f"{what}, {failed} failed" if failed else what
-
-
-def _counts(metrics: dict) -> str:
-    counted = (metrics["run"]["num_logs"], "log"), (metrics["run"]["num_pairs"], "pair")
-    return ", ".join(f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in counted)
 
 
 def _table(*headings: str) -> Table:
@@ -200,57 +191,3 @@ def _classes(metrics: dict) -> Table:
             name, RATIO.text(found["dynamic"]), METRES.text(found["static"]), COUNT.text(found["num_points"])
         )
     return table
-
-
-def _compared(runs: Sequence[dict]) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of each definition, and of what is known of the run."""
-    parts = [Row(name, (part,)) for name, part in zip(("three-way", "FD", "FS", "BS"), PARTS, strict=True)]
-    scored = [Row("covered, %", ("coverage",), PER_CENT, HIGHER), Row("points", ("num_points",), COUNT, NEITHER)]
-    accuracies = [("AccS FD, %", "acc_strict_fd"), ("AccR FD, %", "acc_relax_fd")]
-    yield av2_2023.NAME, [
-        *parts,
-        *(Row(name, (key,), PER_CENT, HIGHER) for name, key in accuracies),
-        Row("angle FD, rad", ("angle_error_fd",), RADIANS),
-        Row("dynamic IoU", ("dynamic_iou",), RATIO, HIGHER),
-        *scored,
-    ]
-    classes = list(dict.fromkeys(name for run in runs for name in run[av2_2024.NAME].get("classes", ())))
-    yield av2_2024.NAME, [
-        Row("mean dynamic", ("mean_dynamic",), RATIO),
-        *(Row(f" {name}", ("classes", name, "dynamic"), RATIO) for name in classes),
-        Row("mean static", ("mean_static",)),
-        *parts,
-        *scored,
-    ]
-    accuracies = [("AccS, %", "acc_strict"), ("AccR, %", "acc_relax")]
-    yield zeroflow_paper.NAME, [*parts, *(Row(name, (key,), PER_CENT, HIGHER) for name, key in accuracies), *scored]
-    yield "run", [Row("median pair, ms", ("seconds", "median"), MILLISECONDS)]
-
-
-def _value(figures: dict, path: Sequence[str]) -> float | None:
-    """None, too, for a figure that a run of another version does not have."""
-    value: object = figures
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, int | float) else None
-
-
-def _best(texts: Sequence[str], values: Sequence[float | None], best: int) -> str | None:
-    """The text to mark: of the best value, if as written it is better than another."""
-    known = {text: value for text, value in zip(texts, values, strict=True) if value is not None}
-    return max(known, key=lambda text: best * known[text]) if best and len(known) > 1 else None
-
-
-def _warning(runs: Sequence[dict], names: Sequence[str]) -> str:
-    """Why the runs can't be compared, or nothing."""
-    pairs = [{log: of_log["num_pairs"] for log, of_log in run["per_log"].items()} for run in runs]
-    if any(one != pairs[0] for one in pairs):
-        what = "logs" if any(one.keys() != pairs[0].keys() for one in pairs) else "pairs of the same logs"
-        told = "; ".join(f"{name}: {_counts(run)}" for name, run in zip(names, runs, strict=True))
-        return f"Not comparable: the runs scored other {what} ({told})."
-    for module in DEFINITIONS:
-        points = [run[module.NAME]["num_points"] for run in runs]
-        if any(one != points[0] for one in points):
-            told = "; ".join(f"{name}: {number:,}" for name, number in zip(names, points, strict=True))
-            return f"Not comparable: the runs scored other points of the same pairs ({module.NAME}, {told})."
-    return ""

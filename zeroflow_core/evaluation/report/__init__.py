@@ -12,8 +12,8 @@ from zeroflow_core.evaluation.report.comparison import compared_runs, incomparab
 from zeroflow_core.evaluation.report.definitions import definition_cards, definition_details
 from zeroflow_core.evaluation.report.markup import Markup, tag
 from zeroflow_core.evaluation.report.page import Section, document, facts, folded, section, table, warning, write_page
-from zeroflow_core.evaluation.report.wording import count, duration, several
 from zeroflow_core.evaluation.report.worst_pairs import WorstPair, worst_pairs
+from zeroflow_core.evaluation.wording import count, duration, several
 
 __all__ = ["WorstPair", "write_comparison", "write_report"]
 

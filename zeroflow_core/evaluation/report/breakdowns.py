@@ -13,7 +13,7 @@ from zeroflow_core.evaluation.report.charts import Point, Row, curves, key, rank
 from zeroflow_core.evaluation.report.definitions import DEFINITIONS
 from zeroflow_core.evaluation.report.markup import Content, Markup, tag
 from zeroflow_core.evaluation.report.page import Section, folded, group_row, section, table, table_row
-from zeroflow_core.evaluation.report.wording import between, interval, metres, ratio, readable, share, short_names
+from zeroflow_core.evaluation.wording import between, interval, metres, ratio, readable, share, short_names
 
 _NAMED_LOGS = 24  # with more than these, the chart of the logs has no room for their names
 _BUCKET_MPS = 0.4

@@ -3,70 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
+from zeroflow_core.evaluation.comparing import FIGURES, RUN, Figure, Kind, best_text, mismatch
 from zeroflow_core.evaluation.report.breakdowns import run_legend
-from zeroflow_core.evaluation.report.definitions import DEFINITIONS, PARTS
+from zeroflow_core.evaluation.report.definitions import DEFINITIONS
 from zeroflow_core.evaluation.report.markup import Content, Markup, tag
 from zeroflow_core.evaluation.report.page import Section, group_row, section, table, warning
-from zeroflow_core.evaluation.report.wording import count, duration, metres, ratio, readable, several, share
+from zeroflow_core.evaluation.wording import count, duration, metres, ratio, share
 
-_LOWER, _HIGHER = min, max
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """One row. path: keys to it from the definition's figures; best: which value wins, or None"""
-
-    name: str
-    path: tuple[str, ...]
-    write: Callable[[float | None], str] = metres
-    best: Callable | None = _LOWER
-
-
-_ERRORS = (_Figure("Three-way EPE, m", ("three_way_epe",)), *(_Figure(f"{PARTS[p]}, m", (p,)) for p in PARTS))
-_SCORED = (
-    _Figure("Covered", ("coverage",), share, _HIGHER),
-    _Figure("Points", ("num_points",), count, None),
-)
-_FIGURES = {
-    av2_2023.NAME: (
-        *_ERRORS,
-        _Figure("AccS, foreground, dynamic", ("acc_strict_fd",), share, _HIGHER),
-        _Figure("AccR, foreground, dynamic", ("acc_relax_fd",), share, _HIGHER),
-        _Figure("Angle error, foreground, dynamic, rad", ("angle_error_fd",), ratio),
-        _Figure("Dynamic IoU", ("dynamic_iou",), ratio, _HIGHER),
-        *_SCORED,
-    ),
-    av2_2024.NAME: (
-        *_ERRORS,
-        _Figure("Mean dynamic, normalised", ("mean_dynamic",), ratio),
-        *(_Figure(f"{readable(name)}, dynamic", ("classes", name, "dynamic"), ratio) for name in av2_2024.CLASSES),
-        _Figure("Mean static, m", ("mean_static",)),
-        *_SCORED,
-    ),
-    zeroflow_paper.NAME: (
-        *_ERRORS,
-        _Figure("AccS", ("acc_strict",), share, _HIGHER),
-        _Figure("AccR", ("acc_relax",), share, _HIGHER),
-        *_SCORED,
-    ),
+_WRITE: dict[Kind, Callable[[float | None], str]] = {
+    Kind.METRES: metres,
+    Kind.RADIANS: ratio,
+    Kind.RATIO: ratio,
+    Kind.SHARE: share,
+    Kind.SECONDS: duration,
+    Kind.COUNT: count,
 }
 
 
 def compared_runs(names: Sequence[str], runs: Sequence[dict]) -> Section:
     """What the runs are, and their figures by every definition."""
+    titles = {**{one.key: one.title for one in DEFINITIONS}, RUN: "Run time"}
     rows: list = []
-    for definition in DEFINITIONS:
-        rows.append(group_row(definition.title, 1 + len(runs)))
-        for figure in _FIGURES[definition.key]:
-            values = [_value(run[definition.key], figure.path) for run in runs]
-            if any(value is not None for value in values):
-                rows.append([figure.name, *_marked(values, figure)])
-    medians = [run["run"]["seconds"]["median"] for run in runs]
-    rows.append(group_row("Run time", 1 + len(runs)))
-    rows.append(["Median per pair", *_marked(medians, _Figure("", (), duration))])
+    for definition, figures in FIGURES.items():
+        rows.append(group_row(titles[definition], 1 + len(runs)))
+        rows += [[one.name, *_marked(one, [one.of(run[definition]) for run in runs])] for one in figures]
     about = [
         [
             name,
@@ -89,34 +50,19 @@ def compared_runs(names: Sequence[str], runs: Sequence[dict]) -> Section:
 
 
 def incomparable(names: Sequence[str], runs: Sequence[dict]) -> Markup | None:
-    """A warning where the runs did not score the same points, with how many each scored."""
-    differing = [one for one in DEFINITIONS if len({run[one.key]["num_points"] for run in runs}) > 1]
-    if not differing:
+    """A warning where the runs did not score the same points, with what each scored."""
+    other = mismatch(runs)
+    if other is None:
         return None
-    rows = [
-        [name, several(run["run"]["num_pairs"], "pair"), *(count(run[one.key]["num_points"]) for one in differing)]
-        for name, run in zip(names, runs, strict=True)
-    ]
     return warning(
         "These runs are not comparable",
-        tag("p", "They scored different points, so a difference in error may come from the points alone."),
-        table(["Run", "Scored", *(f"{one.title}, points" for one in differing)], rows),
+        tag("p", f"They scored other {other.what}, so a difference in error may come from that alone."),
+        table(["Run", "Scored"], list(zip(names, other.scored, strict=True)), class_="prose"),
     )
 
 
-def _value(figures: dict, path: Sequence[str]) -> float | None:
-    """None, too, for a figure that a run of another version does not have."""
-    value: object = figures
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, int | float) else None
-
-
-def _marked(values: Sequence[float | None], figure: _Figure) -> list[Content]:
-    """The values as text. The best has a mark, unless all are the same as written."""
-    texts = [figure.write(value) for value in values]
-    known = [value for value in values if value is not None]
-    if figure.best is None or len(set(texts)) < 2 or len(known) < 2:
-        return list(texts)
-    best = figure.write(figure.best(known))
+def _marked(figure: Figure, values: Sequence[float | None]) -> list[Content]:
+    """The values as text, the best with a mark."""
+    texts = [_WRITE[figure.kind](value) for value in values]
+    best = best_text(figure, values, texts)
     return [tag("strong", text, class_="best") if text == best else text for text in texts]

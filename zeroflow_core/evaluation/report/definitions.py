@@ -8,9 +8,7 @@ from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
 from zeroflow_core.evaluation.report.charts import shares
 from zeroflow_core.evaluation.report.markup import Markup, join, tag
 from zeroflow_core.evaluation.report.page import Section, section, table
-from zeroflow_core.evaluation.report.wording import count, interval, metres, ratio, readable, share
-
-PARTS = {"fd": "Foreground, dynamic", "fs": "Foreground, static", "bs": "Background, static"}
+from zeroflow_core.evaluation.wording import PART_NAMES, count, interval, metres, ratio, readable, share
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,9 @@ def definition_cards(metrics: dict) -> Section:
 
 def _card(definition: Definition, figures: dict, whole: float) -> Markup:
     value = figures["three_way_epe"]
-    parts = [(name, None if figures[key] is None else figures[key] / 3) for key, name in PARTS.items()]
+    parts = [(name, None if figures[key] is None else figures[key] / 3) for key, name in PART_NAMES.items()]
     rows = []
-    for k, (key, name) in enumerate(PARTS.items()):
+    for k, (key, name) in enumerate(PART_NAMES.items()):
         named = join(tag("span", class_=f"swatch part{k}"), name)
         rows.append([named, metres(figures[key]), count(figures[f"num_{key}"]), share(figures[f"coverage_{key}"])])
     rows.append(["All scored", "", count(figures["num_points"]), share(figures["coverage"])])
@@ -107,7 +105,7 @@ def definition_details(metrics: dict) -> Section:
 def _details_2023(figures: dict) -> Markup:
     columns = ("acc_strict", share), ("acc_relax", share), ("angle_error", ratio), ("epe_close", metres)
     columns += (("epe_far", metres),)
-    rows = [[name, *(write(figures[f"{key}_{part}"]) for key, write in columns)] for part, name in PARTS.items()]
+    rows = [[name, *(write(figures[f"{key}_{part}"]) for key, write in columns)] for part, name in PART_NAMES.items()]
     return join(
         table(
             ["Part", "AccS", "AccR", "Angle, rad", "EPE ≤ 35 m", "EPE > 35 m"],

@@ -18,7 +18,7 @@ from zeroflow_core.drawing.view import TEXT, View
 from zeroflow_core.evaluation.report.charts import colour_bar
 from zeroflow_core.evaluation.report.markup import Markup, tag
 from zeroflow_core.evaluation.report.page import Section, section
-from zeroflow_core.evaluation.report.wording import count, metres
+from zeroflow_core.evaluation.wording import count, metres
 
 _SIDE, _OVERVIEW = 560, 200  # pixels; half as much again as a laptop shows
 _MAGNIFY = 1.6

@@ -1,10 +1,11 @@
-"""How numbers and names are written in a report. What is not known is a dash."""
+"""How numbers and names are written, in a report above all. What is not known is a dash."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 NOTHING = "–"
+PART_NAMES = {"fd": "Foreground, dynamic", "fs": "Foreground, static", "bs": "Background, static"}
 
 
 def metres(value: float | None) -> str:
