@@ -185,7 +185,7 @@ def test_folders_without_a_run_are_told(tmp_path):
         read_metrics(tmp_path)
 
 
-def _without(*keys: str):
+def _without(*keys: str | int):
     def change(metrics: dict) -> dict:
         inner = metrics
         for key in keys[:-1]:
@@ -203,8 +203,22 @@ def _without(*keys: str):
         _without("av2-2024"),
         _without("zeroflow", "bs"),
         _without("av2-2023", "num_points"),
+        _without("breakdown"),
+        _without("breakdown", "class", 0, "moving", "coverage"),
+        _without("breakdown", "speed", 3),
+        _without("av2-2023", "angle_error_fs"),
+        _without("av2-2024", "classes", "CAR"),
+        _without("av2-2024", "classes", "CAR", "buckets", 0, "speed"),
+        _without("zeroflow", "classes", "PEDESTRIAN", "by_speed"),
         _without("run"),
+        _without("run", "seconds", "median"),
+        _without("failed"),
         _without("per_log"),
+        _without("per_log", "a", "num_pairs"),
+        _without("per_log", "b", "zeroflow", "fd"),
+        lambda metrics: metrics | {"per_log": [metrics["per_log"]]},
+        lambda metrics: metrics | {"failed": [{"log": "a"}]},
+        lambda metrics: metrics | {"run": {**metrics["run"], "data": None}},
         lambda metrics: metrics | {"zeroflow": {**metrics["zeroflow"], "fd": "0.1"}},
         lambda metrics: metrics | {"zeroflow": {**metrics["zeroflow"], "fd": float("nan")}},
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
 from zeroflow_core.evaluation.results import DEFINITIONS
@@ -40,11 +41,10 @@ class Figure:
     best: Callable | None = min
 
     def of(self, figures: dict) -> float | None:
-        """None, too, for a figure that a run of another version does not have."""
-        value: object = figures
+        value: Any = figures
         for key in self.path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value if isinstance(value, int | float) else None
+            value = value[key]
+        return value
 
 
 _ERRORS = (

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.files import new_file
 
 DEFINITIONS = (av2_2023, av2_2024, zeroflow_paper)  # of three-way EPE; the breakdown has none
+TALLIED = (*DEFINITIONS, breakdown)
 METRICS, PAIRS = "metrics.json", "pairs.csv"
 PARTS = ("three_way_epe", "fd", "fs", "bs")
 _OF_A_PAIR = (*PARTS, "num_fd", "num_points", "coverage")
@@ -39,7 +41,6 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
     Raises:
         ZeroFlowError: the file system refuses.
     """
-    modules = (*DEFINITIONS, breakdown)
     pools: dict[str, dict[str, Tally]] = {}  # by log, then by definition
     num_pairs: dict[str, int] = {}
     seconds: list[float] = []
@@ -48,17 +49,17 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
         writer.writerow(COLUMNS)
         for record in records:
             log, tallies = record["log"], record["tallies"]
-            pool = pools.setdefault(log, {module.NAME: {} for module in modules})
-            for module in modules:
+            pool = pools.setdefault(log, {module.NAME: {} for module in TALLIED})
+            for module in TALLIED:
                 add(pool[module.NAME], tallies[module.NAME])
             num_pairs[log] = num_pairs.get(log, 0) + 1
             seconds.append(record["seconds"])
             writer.writerow(_row(record))
-    total: dict[str, Tally] = {module.NAME: {} for module in modules}
+    total: dict[str, Tally] = {module.NAME: {} for module in TALLIED}
     for log in sorted(pools):
         for name, tally in pools[log].items():
             add(total[name], tally)
-    metrics = {module.NAME: module.figures(total[module.NAME]) for module in modules}
+    metrics = {module.NAME: module.figures(total[module.NAME]) for module in TALLIED}
     metrics["per_log"] = {log: {**_of_a_log(pools[log]), "num_pairs": num_pairs[log]} for log in sorted(pools)}
     metrics["run"] = {**run, "num_logs": len(pools), "num_pairs": len(seconds), "seconds": _spread(seconds)}
     metrics["failed"] = failed
@@ -84,8 +85,7 @@ def read_metrics(folder: Path) -> dict:
         )
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        if not _is_complete(metrics):
-            raise ValueError("keys are missing")
+        _check_all(metrics)
     except OSError as error:
         raise ZeroFlowError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # of JSON or UTF-8, too
@@ -116,16 +116,41 @@ def _spread(seconds: list[float]) -> dict:
     return {"median": float(median), "p90": float(p90), "mean": float(np.mean(seconds))}
 
 
-def _is_complete(metrics: object) -> bool:
-    """Whether everything is there that every run has, and numbers where figures should be."""
-    if not isinstance(metrics, dict) or not all(isinstance(metrics.get(key), dict) for key in ("run", "per_log")):
-        return False
-    return all(
-        isinstance(figures := metrics.get(module.NAME), dict)
-        and isinstance(figures.get("num_points"), int)
-        and all(part in figures and isinstance(figures[part], int | float | None) for part in PARTS)
-        for module in DEFINITIONS
-    )
+def _check_all(metrics: Any) -> None:
+    """Raise ValueError unless everything is there that a run writes, and of its kind."""
+    every = {module.NAME: module.figures({}) for module in TALLIED}
+    group = {"num_points": 0, "epe": None, "epe_zero": None, "coverage": None}
+    every[breakdown.NAME]["class"] = [{"name": "", "moving": group, "standing": group}]
+    bucket = {"from_mps": 0.0, "to_mps": None, "num_points": 0, "epe": 0.0, "speed": 0.0, "normalised": None}
+    for figures in every[av2_2024.NAME]["classes"].values():
+        figures["buckets"] = [bucket]
+    words = dict.fromkeys(("method", "name", "data", "split", "version"), "")
+    every["run"] = {**words, "num_logs": 0, "num_pairs": 0, "seconds": _spread([])}
+    every["failed"] = [{"log": "", "index": 0, "stamp_ns": 0, "error": ""}]
+    every["per_log"] = {}
+    _check(metrics, every)
+    of_a_log = {**_of_a_log({module.NAME: {} for module in DEFINITIONS}), "num_pairs": 0}
+    for log, found in metrics["per_log"].items():
+        _check(found, of_a_log, f"per_log/{log}")
+
+
+_LIKE = {str: str, int: int, float: (int, float), type(None): (int, float, type(None))}
+
+
+def _check(found: object, pattern: object, where: str = "") -> None:
+    """Raise ValueError where `found` is not like `pattern`, in which None stands for a number or None, and a list of
+    one for a list of any length."""
+    if isinstance(pattern, dict) and isinstance(found, dict):
+        for key, part in pattern.items():
+            below = f"{where}/{key}" if where else key
+            if key not in found:
+                raise ValueError(f"{below} is missing")
+            _check(found[key], part, below)
+    elif isinstance(pattern, list) and isinstance(found, list) and len(pattern) in (1, len(found)):
+        for k, one in enumerate(found):
+            _check(one, pattern[k % len(pattern)], f"{where}/{k}")
+    elif isinstance(found, bool) or not isinstance(found, _LIKE.get(type(pattern), ())):
+        raise ValueError(f"{where or 'its content'} is not what a run writes")
 
 
 def _refuse(constant: str) -> None:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.evaluation import av2_2023, breakdown, worst
+from zeroflow_core.evaluation import av2_2023, worst
 from zeroflow_core.evaluation.journal import Journal, Record
 from zeroflow_core.evaluation.methods import Method, Settings, make_method
-from zeroflow_core.evaluation.results import DEFINITIONS, PAIRS, write_results
+from zeroflow_core.evaluation.results import PAIRS, TALLIED, write_results
 from zeroflow_core.evaluation.submission import Submission
 from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.evaluation.truth import Estimate, as_estimate, has_labels, read_truth
@@ -185,7 +185,7 @@ def _evaluate_pair(task: _Task, log: Log, i: int) -> Record:
     pair, estimate, seconds = _estimate(_method(task.settings), log, i)
     record: Record = {"dt": pair.dt, "seconds": seconds, "tallies": {}}
     if truth is not None:
-        record["tallies"] = {module.NAME: module.tally(truth, estimate) for module in (*DEFINITIONS, breakdown)}
+        record["tallies"] = {module.NAME: module.tally(truth, estimate) for module in TALLIED}
         worst.keep_if_worst(task.out, log.log_id, i, record, estimate)
     if task.submission is not None and task.submission.wants(log.log_id, i):
         task.submission.add(log, i, log.sweep(i), pair.ego0_SE3_ego1, estimate)

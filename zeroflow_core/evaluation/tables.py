@@ -148,7 +148,7 @@ def _width(lines: Sequence[_Line], chosen: Sequence[int]) -> int:
 
 
 def _described(metrics: dict) -> str:
-    run, failed = metrics["run"], len(metrics.get("failed", ()))
+    run, failed = metrics["run"], len(metrics["failed"])
     what = f"{run['name']} on {run['split']} of {run['data']}, {scored(metrics)}"
     return f"{what}, {failed} failed" if failed else what
 
