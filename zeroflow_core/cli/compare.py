@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from zeroflow_core.cli.options import check_file
 from zeroflow_core.errors import ZeroFlowError
 
 
@@ -33,7 +34,7 @@ def compare(
     if out is not None:
         from zeroflow_core.evaluation.report import write_comparison
 
-        _check(out)
+        check_file(out, "compare.html")
         write_comparison(out, list(zip(names, metrics, strict=True)))
     print_comparison(metrics, names, Console(highlight=False))
     if out is not None:
@@ -52,10 +53,3 @@ def names_of(folders: Sequence[Path]) -> list[str]:
         raise ZeroFlowError(f"{twice} is given twice; give each run once")
     candidates = (["/".join(parts[-length:]) for parts in whole] for length in range(1, max(map(len, whole)) + 1))
     return next(names for names in candidates if len(set(names)) == len(names))
-
-
-def _check(out: Path) -> None:
-    if out.is_dir():
-        raise ZeroFlowError(f"--out {out} is a folder; give a file, such as {out / 'compare.html'}")
-    if not out.parent.is_dir():
-        raise ZeroFlowError(f"--out {out}: the folder {out.parent} does not exist; create it first")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zeroflow_core.cli.options import Device, Engine, Precision
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation.wording import several
 
 if TYPE_CHECKING:
     import rich.progress
@@ -35,9 +37,9 @@ def evaluate(
     ground: Annotated[
         str, typer.Option(help="How the student finds the ground, to leave it out: auto, map, patchwork or none.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
-    engine: Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")] = "reference",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Device = "auto",
+    engine: Engine = "reference",
+    precision: Precision = "auto",
     log: Annotated[list[str] | None, typer.Option(help="Only this log; may be given again.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with logs of its own.")] = 1,
     pictures: Annotated[int, typer.Option(min=0, help="Worst pairs to show in the report.")] = 4,
@@ -141,7 +143,7 @@ def _complain(failed: list[dict]) -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    lines = [f"{len(failed):,} {'pair' if len(failed) == 1 else 'pairs'} failed:"]
+    lines = [f"{several(len(failed), 'pair')} failed:"]
     lines += [f"  {pair['log']}, pair {pair['index']}: {pair['error']}" for pair in failed[:_TOLD]]
     if len(failed) > _TOLD:
         lines.append(f"  … and {len(failed) - _TOLD:,} more, see 'failed' in metrics.json")

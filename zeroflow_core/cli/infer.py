@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zeroflow_core.cli.options import Device, Engine, Precision, check_file
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_file
 
@@ -18,9 +19,9 @@ def infer(
     checkpoint: Annotated[
         str, typer.Option(help="A published .ckpt, a .safetensors, or 'default'.")
     ] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
-    engine: Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")] = "reference",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    device: Device = "auto",
+    engine: Engine = "reference",
+    precision: Precision = "auto",
 ) -> None:
     """Estimate the flow of every point of PC0 towards PC1.
 
@@ -33,8 +34,7 @@ def infer(
 
     from zeroflow_core.fastflow3d.student import load_student
 
-    if not out.parent.is_dir():
-        raise ZeroFlowError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    check_file(out, "flow.npz")
     clouds = [_read_cloud(path, option) for path, option in ((pc0, "--pc0"), (pc1, "--pc1"))]
     student = load_student(checkpoint, device=device, engine=engine, precision=precision)
     flow = student.flow(*clouds)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zeroflow_core.cli.options import Device
 from zeroflow_core.cli.progress import progress_bar
+from zeroflow_core.evaluation.wording import several
 
 if TYPE_CHECKING:
     from zeroflow_core.simulation.scanners import Scanner
@@ -30,7 +32,7 @@ def simulate(
     randomise: Annotated[
         bool, typer.Option("--randomise", help="Vary sensor and traffic around all that, from log to log.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
+    device: Device = "auto",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; else one per core, or one on a GPU.", show_default=False)
     ] = None,
@@ -63,9 +65,9 @@ def simulate(
         )
     seconds = time.monotonic() - start
     kept = logs - len(written.new)
-    said = f"{_count(len(written.new), 'log')} written"
+    said = f"{several(len(written.new), 'log')} written"
     if points:
-        said += f": {_count(len(points), 'sweep')} of {sum(points) / len(points):,.0f} points in {seconds:.1f} s"
+        said += f": {several(len(points), 'sweep')} of {sum(points) / len(points):,.0f} points in {seconds:.1f} s"
         said += f", {len(points) / seconds:.1f} sweeps/s, {_megabytes(written.new):.1f} MB"
     if kept:
         said += f"; {kept} were there already"
@@ -75,7 +77,3 @@ def simulate(
 
 def _megabytes(logs: list[Path]) -> float:
     return sum(file.stat().st_size for log in logs for file in log.rglob("*") if file.is_file()) / 1e6
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -23,7 +23,7 @@ import numpy as np
 
 from zeroflow_core.datasets.av2 import FLOW, Log
 from zeroflow_core.datasets.stored_flow import read_stored_flow, write_stored_flow, write_whole_table
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.errors import ZeroFlowError, some
 from zeroflow_core.evaluation.truth import Estimate, is_dynamic, total_flow
 from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
@@ -118,13 +118,13 @@ class Submission:
         if missing:
             raise ZeroFlowError(
                 f"the submission in {self._folder} is not complete, {len(missing)} of {len(self._names)} files are "
-                f"missing: {_some(missing)}; run the evaluation of the whole split again, it goes on where it stopped"
+                f"missing: {some(missing)}; run the evaluation of the whole split again, it goes on where it stopped"
             )
         unusable = [name for key, name in self._names.items() if not self._is_usable(*key, name)]
         if unusable:
             raise ZeroFlowError(
                 f"{len(unusable)} of {len(self._names)} files of the submission in {self._folder} are damaged, or not "
-                f"for their sweep: {_some(unusable)}; remove them and run the evaluation again"
+                f"for their sweep: {some(unusable)}; remove them and run the evaluation again"
             )
         if self._year == 2024:
             self._pack_2024(archive)
@@ -202,7 +202,7 @@ def _pairs_of_masks(masks: Path, logs: list[Log]) -> _Names:
     unknown = [name for name in names if name not in keys]
     if unknown:
         raise ZeroFlowError(
-            f"{len(unknown)} of {len(names)} masks in {masks} are of no pair of these logs: {_some(unknown)}; they are "
+            f"{len(unknown)} of {len(names)} masks in {masks} are of no pair of these logs: {some(unknown)}; they are "
             "of another split, or logs are missing here"
         )
     return {keys[name]: name for name in names}
@@ -271,7 +271,3 @@ def _entry(name: str) -> zipfile.ZipInfo:
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16
     return entry
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

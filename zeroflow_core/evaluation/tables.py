@@ -13,7 +13,7 @@ from rich.text import Text
 from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
 from zeroflow_core.evaluation.comparing import FIGURES, Kind, best_text, mismatch, scored
 from zeroflow_core.evaluation.results import DEFINITIONS, PARTS
-from zeroflow_core.evaluation.wording import NOTHING
+from zeroflow_core.evaluation.wording import NOTHING, PART_NAMES
 
 _LEAST_WIDTH = 80  # characters; in less room numbers would be cut off
 
@@ -173,7 +173,7 @@ def _errors(metrics: dict) -> Table:
 def _accuracies(metrics: dict) -> Table:
     table = _table("", "AccS %", "AccR %", "angle error, rad")
     figures = metrics[av2_2023.NAME]
-    for part in ("fd", "fs", "bs"):
+    for part in PART_NAMES:
         shares = [PER_CENT.text(figures[f"acc_{kind}_{part}"]) for kind in ("strict", "relax")]
         table.add_row(f"{av2_2023.NAME} {part.upper()}", *shares, RADIANS.text(figures[f"angle_error_{part}"]))
     shares = [PER_CENT.text(metrics[zeroflow_paper.NAME][f"acc_{kind}"]) for kind in ("strict", "relax")]

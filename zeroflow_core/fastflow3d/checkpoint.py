@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.errors import ZeroFlowError, some
 from zeroflow_core.fastflow3d.config import ONE_X, XL, FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.files import new_file
@@ -127,18 +127,14 @@ def _check_keys(model: FastFlow3D, state: dict[str, Tensor], path: Path) -> None
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     wrong = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if missing:
-        problems.append(f"{len(missing)} keys are missing ({_some(missing)})")
+        problems.append(f"{len(missing)} keys are missing ({some(missing)})")
     if unexpected:
-        problems.append(f"{len(unexpected)} keys are unknown ({_some(unexpected)})")
+        problems.append(f"{len(unexpected)} keys are unknown ({some(unexpected)})")
     if wrong:
         shapes = [f"{k} is {tuple(state[k].shape)}, not {tuple(expected[k].shape)}" for k in sorted(wrong)]
-        problems.append(f"{len(wrong)} have another shape ({_some(shapes)})")
+        problems.append(f"{len(wrong)} have another shape ({some(shapes)})")
     if problems:
         raise ZeroFlowError(f"checkpoint {path}: does not fit FastFlow3D: " + "; ".join(problems))
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def _first_line(error: Exception) -> str:

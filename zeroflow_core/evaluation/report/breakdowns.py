@@ -13,6 +13,7 @@ from zeroflow_core.evaluation.report.charts import Point, Row, curves, key, rank
 from zeroflow_core.evaluation.report.definitions import DEFINITIONS
 from zeroflow_core.evaluation.report.markup import Content, Markup, tag
 from zeroflow_core.evaluation.report.page import Section, folded, group_row, section, table, table_row
+from zeroflow_core.evaluation.results import PARTS
 from zeroflow_core.evaluation.wording import between, interval, metres, ratio, readable, share, short_names
 
 _NAMED_LOGS = 24  # with more than these, the chart of the logs has no room for their names
@@ -237,7 +238,7 @@ def _by_log(names: Sequence[str], runs: Sequence[dict]) -> Section:
         chart = tag("div", rows_of_dots(rows, label, notes="pairs", write=metres), class_="columns")
     else:
         chart = tag("div", ranked(short_names(logs), [three_way(log) for log in logs], label), class_="scroll")
-    parts = ("three_way_epe", "fd", "fs", "bs") if len(runs) == 1 else ("three_way_epe",)
+    parts = PARTS if len(runs) == 1 else PARTS[:1]
     cells = [
         [log, pairs(log), *(metres(figure(run, log, one.key, p)) for run in runs for one in DEFINITIONS for p in parts)]
         for log in logs
