@@ -113,7 +113,7 @@ def test_which_points_count_and_where():
 def test_all_thirty_categories_are_foreground():
     names = [name for name in CATEGORY_TO_INDEX if name != "NONE"]
     points = [Point((1.0, k, 0.0), "fs", name) for k, name in enumerate(names)] + [Point((2.0, 0.0, 0.0), "bs")]
-    points[:2] = (replace(point, estimate=None) for point in points[:2])
+    points[1:3] = (replace(point, estimate=None) for point in points[1:3])
     figures = figures_of(av2_2023, av2_truth(points), points)
     assert (figures["num_fd"], figures["num_fs"], figures["num_bs"]) == (0, 30, 1)
     assert (figures["coverage_fs"], figures["coverage_bs"]) == (pytest.approx(28 / 30), 1)

@@ -168,6 +168,14 @@ def test_the_ego_motion_is_that_of_the_labels_standing_points(tmp_path):
     np.testing.assert_array_equal(truth.av2.dynamic, dynamic)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_standing_points_in_a_plane_suffice(tmp_path, axis):
+    points = np.random.default_rng(6).integers(-100, 100, (300, 3)) / 4
+    points[:, axis] = 0.0
+    truth = read_truth(write_pair(tmp_path / "log", points, np.zeros(300), np.zeros((300, 3))), 0)
+    np.testing.assert_allclose(truth.av2.standing_flow, by_poses(truth) + OFF, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["few", "on a line"])
 def test_the_poses_tell_where_the_labels_cannot(tmp_path, case):
     rng = np.random.default_rng(5)
