@@ -105,7 +105,7 @@ class Mismatch:
 def mismatch(runs: Sequence[dict]) -> Mismatch | None:
     """What keeps the runs' figures from being compared: other logs, pairs or points; None where nothing does.
 
-    The same logs may have lain in another folder, so that alone keeps from nothing.
+    Another folder alone is no reason: the same logs may lie in two places.
 
     runs: contents of metrics.json
     """

@@ -128,7 +128,7 @@ def evaluate(
 def _chosen(logs: list[Path], settings: Settings) -> list[Path]:
     unknown = sorted(set(settings.logs) - {log.name for log in logs})
     if unknown:
-        raise ZeroFlowError(f"there is no log {', '.join(unknown)} in {logs[0].parent}")
+        raise ZeroFlowError(f"there is no log {', '.join(unknown)} in {logs[0].parent}; give names of folders there")
     return [log for log in logs if not settings.logs or log.name in settings.logs]
 
 

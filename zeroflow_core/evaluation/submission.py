@@ -24,6 +24,7 @@ import numpy as np
 from zeroflow_core.datasets.av2 import FLOW, Log
 from zeroflow_core.datasets.stored_flow import read_stored_flow, write_stored_flow, write_whole_table
 from zeroflow_core.errors import ZeroFlowError, some
+from zeroflow_core.evaluation.av2_2023 import RANGE_M
 from zeroflow_core.evaluation.truth import Estimate, is_dynamic, total_flow
 from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
@@ -31,7 +32,6 @@ from zeroflow_core.pairs import Sweep
 
 YEARS = (2023, 2024)
 EVERY = 5  # pairs
-MASK_RANGE = 50.0  # metres along x and y
 
 _Names = dict[tuple[str, int], str]  # log and number of the pair → its file in the folder and in the archive
 
@@ -223,7 +223,7 @@ def _mask_by_rule(log: Log, sweep: Sweep) -> np.ndarray:
             f"the log {log.path} has no map/ with ground heights, by which a submission of 2023 leaves the ground "
             "out; get the log's map, or give the official masks"
         )
-    return (np.abs(sweep.points[:, :2]) <= MASK_RANGE).all(axis=1) & ~raster.as_av2()(sweep)
+    return (np.abs(sweep.points[:, :2]) <= RANGE_M).all(axis=1) & ~raster.as_av2()(sweep)
 
 
 def _mask_of_archive(masks: Path, name: str, num_points: int) -> np.ndarray:

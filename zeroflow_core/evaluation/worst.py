@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import heapq
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Esti
     if new is None:
         return
     others = [path for path in _folder(out).glob(f"{glob.escape(log_id)}-*.npz") if path != _path(out, log_id, i)]
-    if any((there := _read(path)) is not None and float(there["badness"]) >= new for path in others):
+    if any((there := _read(path, "badness")) is not None and float(there[0]) >= new for path in others):
         return
     keep(out, log_id, i, record, estimate)
     for path in others:
@@ -67,8 +68,8 @@ def choose(records: Iterable[Record], count: int) -> list[Record]:
 
 def kept(out: Path, record: Record) -> Estimate | None:
     """The estimate that was kept of this pair, if it was."""
-    there = _read(_path(out, record["log"], record["index"]))
-    return None if there is None else Estimate(there["residual"], there["covered"])
+    there = _read(_path(out, record["log"], record["index"]), "residual", "covered")
+    return None if there is None else Estimate(*there)
 
 
 def forget_others(out: Path, chosen: Sequence[Record]) -> None:
@@ -90,9 +91,10 @@ def _path(out: Path, log_id: str, i: int) -> Path:
     return _folder(out) / f"{log_id}-{i}.npz"
 
 
-def _read(path: Path) -> np.lib.npyio.NpzFile | None:
-    """None where there is no file, or none that can be read: it can be made again."""
+def _read(path: Path, *names: str) -> list[np.ndarray] | None:
+    """The arrays of these names. None where there is no file, or none that can be read: it can be made again."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

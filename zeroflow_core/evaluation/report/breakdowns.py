@@ -149,31 +149,15 @@ def _over(names: Sequence[str], before: int, each: int) -> list[tuple[str, int]]
 
 
 def _by_bucket(names: Sequence[str], runs: Sequence[dict]) -> Section:
-    figures = [run[av2_2024.NAME] for run in runs]
-    curves_of, buckets = {}, []
+    figures, buckets = [run[av2_2024.NAME] for run in runs], []
     means = [text for one in figures for text in (ratio(one["mean_dynamic"]), metres(one["mean_static"]))]
     scores: list = [table_row(["Mean of the classes", "", *means], class_="strong")]
     for name in av2_2024.CLASSES:
         of_runs = [one["classes"][name] for one in figures]
-        title = readable(name)
-        series = [_curve(one["buckets"]) for one in of_runs]
-        if any(series) or name != "BACKGROUND":
-            curves_of[title] = series
-        points = _Group(name, of_runs).num_points
+        points = between([one["num_points"] for one in of_runs])
         cells = [text for one in of_runs for text in (ratio(one["dynamic"]), metres(one["static"]))]
-        scores.append([title, points, *cells])
-        buckets += [group_row(title, 2 + 3 * len(runs)), *_bucket_rows(of_runs)]
-    highest = max((point.y for series in curves_of.values() for one in series for point in one), default=0.0)
-    panels = [
-        curves(
-            title,
-            series,
-            f"Normalised error over speed, {title}",
-            top=next(top for top in (1.25, 1.5, 2.0) if highest <= top or top == 2.0),
-            gap=1.6 * _BUCKET_MPS,
-        )
-        for title, series in curves_of.items()
-    ]
+        scores.append([readable(name), points, *cells])
+        buckets += [group_row(readable(name), 2 + 3 * len(runs)), *_bucket_rows(of_runs)]
     text = (
         "The score of the AV2 2024 challenge: the mean error in a bucket of speeds 0.4 m/s wide over the mean speed in "
         "it, by class; 1 is answering no motion. The larger a dot, the more points. A class’s dynamic score is the "
@@ -184,7 +168,7 @@ def _by_bucket(names: Sequence[str], runs: Sequence[dict]) -> Section:
         "Normalised error",
         tag("p", text, class_="lead"),
         run_legend(names, zero=False),
-        tag("div", panels, class_="columns panels"),
+        tag("div", _bucket_curves(figures), class_="columns panels"),
         tag(
             "div",
             table(["Class", "Points", *("Dynamic", "Static, m") * len(runs)], scores, over=_over(names, 2, 2)),
@@ -195,6 +179,25 @@ def _by_bucket(names: Sequence[str], runs: Sequence[dict]) -> Section:
             table(["Bucket", "Points", *_BUCKET_HEADING * len(runs)], buckets, over=_over(names, 2, 3)),
         ),
     )
+
+
+def _bucket_curves(figures: Sequence[dict]) -> list[Markup]:
+    """One chart a class, all with the same axis."""
+    of_classes = {name: [_curve(one["classes"][name]["buckets"]) for one in figures] for name in av2_2024.CLASSES}
+    if not any(of_classes["BACKGROUND"]):  # as in AV2's own labels, where nothing of it moves
+        del of_classes["BACKGROUND"]
+    highest = max((point.y for series in of_classes.values() for one in series for point in one), default=0.0)
+    top = next((top for top in (1.25, 1.5) if highest <= top), 2.0)
+    return [
+        curves(
+            readable(name),
+            series,
+            f"Normalised error over speed, {readable(name)}",
+            top=top,
+            gap=1.6 * _BUCKET_MPS,
+        )
+        for name, series in of_classes.items()
+    ]
 
 
 def _curve(buckets: Sequence[dict]) -> list[Point]:
@@ -212,7 +215,7 @@ def _bucket_rows(of_runs: Sequence[dict]) -> list[list[Content]]:
     for low in sorted({low for of_run in by_speed for low in of_run}):
         found = [of_run.get(low, {"num_points": 0}) for of_run in by_speed]
         high = next(one["to_mps"] for one in found if "to_mps" in one)
-        row: list[Content] = [interval(low, high, "m/s"), _Group("", found).num_points]
+        row: list[Content] = [interval(low, high, "m/s"), between([one["num_points"] for one in found])]
         for one in found:
             row += [metres(one.get("epe")), ratio(one.get("speed")), ratio(one.get("normalised"))]
         rows.append(row)
