@@ -14,12 +14,12 @@ from zeroflow_core.errors import ZeroFlowError
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders that zeroflow evaluate wrote, two or more.")],
-    out: Annotated[Path | None, typer.Option(help="File for the comparison as a page, .html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write it as a page, to this .html file.")] = None,
 ) -> None:
     """Put two or more runs side by side.
 
-    Shows the parts of every definition, marks the best of each row, and says
-    so where runs can't be compared because they scored other points.
+    Shows every definition's figures, marks the best of each, and warns where
+    the runs scored other logs, pairs or points and so can't be compared.
 
     Example: zeroflow compare results/zero results/student --out compare.html
     """

@@ -21,8 +21,9 @@ def convert(
 ) -> None:
     """Convert an AV2 log into a rosbag2 with /lidar/points, /odom, /tf and /tf_static.
 
-    Stamps, points and poses are those of the log. Play it with `ros2 bag play <out>`, or through the node
-    with `ros2 launch zeroflow_ros flow.launch.py bag:=<out>`.
+    Stamps, points and poses are those of the log. Play it with
+    `ros2 bag play <out>`, or through the node with
+    `ros2 launch zeroflow_ros flow.launch.py bag:=<out>`.
 
     Example: zeroflow convert sensor/val/7fab2350-7eaf-3b7e-a39d-6937a4c1bede drive_bag
     """

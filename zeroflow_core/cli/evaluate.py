@@ -22,8 +22,8 @@ _TOLD = 5  # failed pairs on screen; metrics.json has all
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder that has logs in sensor/<split>, as AV2's does.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; with those of an earlier run, goes on with it.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds the logs in sensor/<split>, as AV2's does.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted run in it goes on.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     method: Annotated[
         str, typer.Option(help="student, zero (nothing moves) or labels (what the logs, or --labels, say).")
@@ -35,30 +35,35 @@ def evaluate(
         Path | None, typer.Option(help="For --method labels: folder of stored flows, such as published pseudo-labels.")
     ] = None,
     ground: Annotated[
-        str, typer.Option(help="How the student finds the ground, to leave it out: auto, map, patchwork or none.")
+        str,
+        typer.Option(help="What the student leaves out as ground: auto (as it was trained), map, patchwork or none."),
     ] = "auto",
     device: Device = "auto",
     engine: Engine = "reference",
     precision: Precision = "auto",
-    log: Annotated[list[str] | None, typer.Option(help="Only this log; may be given again.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes, each with logs of its own.")] = 1,
+    log: Annotated[list[str] | None, typer.Option(help="Only this log; give it again for more.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes whole logs.")] = 1,
     pictures: Annotated[int, typer.Option(min=0, help="Worst pairs to show in the report.")] = 4,
     submission: Annotated[
-        int | None, typer.Option(help="2023 or 2024: write the archive for that challenge's server, too.")
+        int | None, typer.Option(help="2023 or 2024: also write the archive for that challenge's server.")
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="The challenge's archive of which points it scores (2023).")
+        Path | None,
+        typer.Option(
+            help="For --submission 2023: the challenge's archive of masks. Its server needs the official ones; "
+            "without this option they are made by the rule and can differ by single points."
+        ),
     ] = None,
     supervised: Annotated[
-        bool, typer.Option("--supervised", help="Say in the submission (2024) that the method learned from labels.")
+        bool, typer.Option("--supervised", help="For --submission 2024: say in it that the method learned from labels.")
     ] = False,
 ) -> None:
     """Score a method on labelled logs by the three definitions of three-way EPE, and write a report.
 
-    Every point that a definition scores counts: one that the method gives no
-    flow for counts as one said to stand still.
+    A point that the method gives no flow for counts as one that it says
+    stands still.
 
-    OUT gets metrics.json, pairs.csv and report.html. The same command again
+    OUT gets report.html, metrics.json and pairs.csv. The same command again
     goes on with an interrupted run. Exits with 1 when a pair failed; the
     others are scored all the same.
 

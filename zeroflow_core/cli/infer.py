@@ -25,8 +25,9 @@ def infer(
 ) -> None:
     """Estimate the flow of every point of PC0 towards PC1.
 
-    Both clouds are in one frame (ego motion removed) and without ground. The flow is in metres per sweep
-    interval, NaN where `valid` is False (outside the grid, or not finite).
+    Both clouds are in one frame (ego motion removed) and without ground. The
+    flow is in metres per sweep interval, NaN where `valid` is False (outside
+    the grid, or not finite).
 
     Example: zeroflow infer --pc0 a.npy --pc1 b.npy --out flow.npz
     """

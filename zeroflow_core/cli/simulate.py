@@ -39,8 +39,8 @@ def simulate(
 ) -> None:
     """Simulate drives and write them as logs in AV2's layout, with exact labels for every pair of sweeps.
 
-    The same command again keeps the logs that are complete and writes those that are missing, so an interrupted
-    run goes on.
+    The same command again keeps the logs that are complete and writes those
+    that are missing, so an interrupted run goes on.
 
     Example: zeroflow simulate --out synthetic --logs 4 --sweeps 40 --seed 7 --scene street
     """
