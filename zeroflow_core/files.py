@@ -15,6 +15,8 @@ from typing import IO, Any, Literal
 
 from zeroflow_core.errors import ZeroFlowError
 
+_TOKEN = 16  # characters that tell hidden files apart
+
 
 @contextmanager
 def new_file(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
@@ -28,7 +30,7 @@ def new_file(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
     Raises:
         ZeroFlowError: the file system refuses (no permission, disk full).
     """
-    hidden = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
+    hidden = path.with_name(f".{secrets.token_hex(_TOKEN // 2)}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -39,6 +41,12 @@ def new_file(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
             hidden.unlink(missing_ok=True)
     except OSError as error:
         raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers of files in `folder` and below left behind that were killed. Nobody may be writing there."""
+    for path in folder.rglob(f".{'[0-9a-f]' * _TOKEN}.*"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

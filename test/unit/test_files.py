@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.files import new_file
+from zeroflow_core.files import new_file, remove_unfinished
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -60,3 +62,19 @@ def test_what_the_file_system_refuses_is_told(tmp_path):
     with pytest.raises(ZeroFlowError, match=re.escape(f"cannot write {path}: No space left")), new_file(path, "w"):
         raise full
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom zeroflow_core.files import new_file\n"
+        "with new_file(Path(sys.argv[1]), 'w') as file:\n    file.write('half')\n    file.flush()\n    os._exit(9)\n"
+    )
+    path = tmp_path / "deep" / "a.txt"
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", program, str(path)], timeout=60).returncode == 9
+    kept = [tmp_path / ".hidden", tmp_path / "deep" / ".notes.txt", tmp_path / "deep" / "a.txt"]
+    for file in kept:
+        file.write_text("mine")
+    assert len(list(path.parent.iterdir())) == 4
+    remove_unfinished(tmp_path)
+    assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)

@@ -22,7 +22,7 @@ from zeroflow_core.evaluation.results import PAIRS, TALLIED, write_results
 from zeroflow_core.evaluation.submission import Submission
 from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.evaluation.truth import Estimate, as_estimate, has_labels, read_truth
-from zeroflow_core.files import locked, new_file
+from zeroflow_core.files import locked, new_file, remove_unfinished
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import FramePair, make_pair
 from zeroflow_core.version import VERSION
@@ -297,6 +297,7 @@ def _opened(out: Path, settings: Settings, method: Method) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):
+            remove_unfinished(out)
             _claim(out, here)
             yield
     except BlockingIOError as error:
