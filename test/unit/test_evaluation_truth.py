@@ -18,6 +18,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.cuboid_labels import flow_of_cuboids
 from zeroflow_core.evaluation.truth import as_estimate, has_labels, is_dynamic, read_truth, total_flow
 from zeroflow_core.geometry import SE3
+from zeroflow_core.ground import MapRaster
 from zeroflow_core.pairs import Flow, Status, Sweep, remove_ego_motion
 from zeroflow_core.simulation.log import simulate_log
 
@@ -120,6 +121,36 @@ def test_where_boxes_overlap_the_last_one_counts_but_invalid_stays():
     assert (residual.tolist(), classes.tolist(), valid.tolist()) == ([[1, 0, 0]], [7], [False])
     residual, classes, valid = flow_of_cuboids(points, [first, ended], later, SE3.identity())
     assert (residual.tolist(), classes.tolist(), valid.tolist()) == ([[1, 0, 0]], [21], [False])
+
+
+# --- ground ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("yaw", [0.0, 0.6])
+def test_av2s_pixels_are_av2s(yaw):
+    from av2.geometry.sim2 import Sim2
+    from av2.map.map_api import GroundHeightLayer
+
+    heights = np.random.default_rng(7).normal(size=(5, 8))
+    turn, shift, scale = SE3.from_yaw(yaw, np.zeros(3)).rotation[:2, :2], np.array([3.0, 2.0]), 2.0
+    pixels = np.stack(np.meshgrid(np.arange(-2, 10, 0.25), np.arange(-2, 7, 0.25)), axis=-1).reshape(-1, 2)
+    if yaw:
+        pixels += 0.1  # off the edges, which rounding would decide
+    xy = (pixels / scale - shift) @ turn
+    theirs = GroundHeightLayer(heights, Sim2(turn, shift, scale)).get_ground_height_at_xy(xy)
+    assert 100 < np.isfinite(theirs).sum() < len(xy) - 100
+    np.testing.assert_array_equal(MapRaster(heights, turn, shift, scale).as_av2().height_at(xy), theirs)
+
+
+def test_av2s_ground_is_within_thirty_centimetres_or_below():
+    raster = MapRaster(np.array([[0.0, np.nan]]), np.eye(2), np.zeros(2), 1.0)
+    z = np.array([0.0, 1e-6, -1e-6, 0.1, 0.0999, 0.1001, 0.2, -0.5, -0.8, -30.0], dtype=np.float32)
+    points = np.column_stack([np.zeros((len(z), 2)), z]).astype(np.float32)
+    sweep = Sweep(points, 1, SE3(np.eye(3), np.array([0.2, 0.0, 0.3])))  # so that the first one is at 0.3 m exactly
+    assert raster.as_av2()(sweep).tolist() == [True, False, True, False, False, False, False, True, True, True]
+    assert raster(sweep).tolist() == [True, True, True, False, True, False, False, True, True, True]
+    beside = replace(sweep, world_SE3_ego=SE3(np.eye(3), np.array([1.2, 0.0, 0.3])))
+    assert not raster.as_av2()(beside).any()
 
 
 # --- files by hand -----------------------------------------------------------------------------------------
