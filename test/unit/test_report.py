@@ -538,6 +538,7 @@ def test_histograms_count_every_value(values):
     np.testing.assert_allclose(counts, np.round(counts), atol=0.02)
     assert round(counts.sum()) == len(values)
     assert "No such points" in histogram([], "", unit="m")
+    assert "e+" not in chart
 
 
 def test_histograms_gather_what_lies_far_out_in_the_last_bar():

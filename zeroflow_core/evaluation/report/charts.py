@@ -184,7 +184,8 @@ def histogram(
         x = across.at(scale * value)
         anchor, shift = ("start", 5) if x < right - 90 else ("end", -5)
         marks.append(_line(x, top - 14 + 13 * k, x, bottom, "reference"))
-        text = f"{name} {scale * value:.3g} {unit}"
+        shown = scale * value
+        text = f"{name} {shown:,.0f} {unit}" if shown >= 999.5 else f"{name} {shown:.3g} {unit}"
         marks.append(tag("text", text, x=x + shift, y=top - 6 + 13 * k, text_anchor=anchor))
     return _svg(HALF, height, label, marks)
 
