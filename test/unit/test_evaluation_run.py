@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import feather
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.errors import ZeroFlowError
@@ -146,6 +150,17 @@ def test_logs_may_be_links_to_elsewhere(root, finished, tmp_path):
     for name in "ab":
         (tmp_path / "data" / "val" / f"link-{name}").symlink_to(root / "sensor" / "val" / name)
     evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out", submission=2024)
+    ours, theirs = figures(tmp_path / "out"), figures(finished)
+    assert list(ours.pop("per_log")) == ["link-a", "link-b"] and list(theirs.pop("per_log")) == ["a", "b"]
+    assert ours == theirs
+
+
+def test_links_to_logs_of_one_name_are_different_logs(root, finished, tmp_path):
+    (tmp_path / "data" / "val").mkdir(parents=True)
+    for name in "ab":
+        shutil.copytree(root / "sensor" / "val" / name, tmp_path / "drives" / name / "log")
+        (tmp_path / "data" / "val" / name).symlink_to(tmp_path / "drives" / name / "log")
+    evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out")
     assert figures(tmp_path / "out") == figures(finished)
 
 
@@ -208,6 +223,74 @@ def test_a_damaged_sweep_fails_its_pairs_only(root, tmp_path):
     assert outcome.metrics["run"]["num_pairs"] == 4
 
 
+def test_a_flow_beyond_all_measure_is_scored(root, monkeypatch, tmp_path):
+    flow = methods.ZeroMethod.flow
+
+    def huge(self, log, i, pair):
+        answer = flow(self, log, i, pair)
+        size = {("a", 0): 1e25, ("a", 1): 3e38}.get((log.log_id, i), 0.0)  # whose squares are no float32
+        return replace(answer, vectors=answer.vectors + np.float32(size))
+
+    monkeypatch.setattr(methods.ZeroMethod, "flow", huge)
+    outcome = evaluate(Settings(root, "val", "zero"), tmp_path / "out")
+    assert outcome.failed == [] and outcome.metrics["av2-2023"]["fd"] > 1e20
+
+
+@pytest.mark.parametrize(
+    "damage, says",
+    [
+        ({"classes": 31}, "hold classes that AV2 does not have, such as 31"),
+        ({"flow_tx_m": np.nan}, "hold a flow that is not finite or above 1000 m for 1 points"),
+        ({"flow_tz_m": -1e30}, "hold a flow that is not finite or above 1000 m for 1 points"),
+    ],
+)
+def test_labels_that_cannot_be_are_named(root, tmp_path, damage, says):
+    shutil.copytree(root, tmp_path / "data")
+    log = Log(tmp_path / "data" / "sensor" / "val" / "a")
+    path = log.path / "flow_labels" / f"{log.stamps_ns[1]}.feather"
+    table = feather.read_table(path)
+    for name, value in damage.items():
+        column = table[name].to_numpy().copy()
+        column[7] = value
+        table = table.set_column(table.column_names.index(name), name, pa.array(column))
+    feather.write_feather(table, str(path))
+    failed = evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out").failed
+    assert [(record["log"], record["index"]) for record in failed] == [("a", 1)] and says in failed[0]["error"]
+
+
+def test_an_unknown_category_is_named(root, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    log = tmp_path / "data" / "sensor" / "val" / "a"
+    shutil.rmtree(log / "flow_labels")
+    table = feather.read_table(log / "annotations.feather")
+    names = ["UNICORN"] + table["category"].to_pylist()[1:]
+    table = table.set_column(table.column_names.index("category"), "category", pa.array(names))
+    feather.write_feather(table, str(log / "annotations.feather"))
+    failed = evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out").failed
+    assert len(failed) == 1 and "category UNICORN of track" in failed[0]["error"]
+
+
+def test_labels_for_some_pairs_are_enough_to_begin(root, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    for name in "ab":
+        log = Log(tmp_path / "data" / "sensor" / "val" / name)
+        (log.path / "flow_labels" / f"{log.stamps_ns[0]}.feather").unlink()
+        (log.path / "annotations.feather").unlink()
+    outcome = evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out")
+    assert [(record["log"], record["index"]) for record in outcome.failed] == [("a", 0), ("b", 0)]
+    assert outcome.metrics["run"]["num_pairs"] == 4
+
+
+def test_logs_of_one_sweep_have_nothing_to_evaluate(root, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    for name in "ab":
+        for sweep in sorted((tmp_path / "data" / "sensor" / "val" / name / "sensors" / "lidar").iterdir())[1:]:
+            sweep.unlink()
+    with pytest.raises(ZeroFlowError, match="no pair of sweeps to evaluate: one sweep each"):
+        evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_log_without_labels_among_others_fails(root, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     log = tmp_path / "data" / "sensor" / "val" / "a"
@@ -222,7 +305,8 @@ def test_a_log_without_a_map_fails_where_labels_do_not_tell_the_ground(root, tmp
     shutil.copytree(root, tmp_path / "data")
     for name in "ab":
         shutil.rmtree(tmp_path / "data" / "sensor" / "val" / name / "map")
-    assert evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "one").failed == []
+    outcome = evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "one")
+    assert outcome.failed == [] and "2 of 2 logs have no map" in outcome.metrics["run"]["notes"][0]
     shutil.rmtree(tmp_path / "data" / "sensor" / "val" / "a" / "flow_labels")
     failed = evaluate(Settings(tmp_path / "data", "val", "zero"), tmp_path / "two").failed
     assert [record["log"] for record in failed] == ["a", "a"] and "no map/" in failed[0]["error"]
@@ -257,10 +341,12 @@ def test_another_checkpoint_is_another_run(root, tmp_path):
     outcome = evaluate(settings, tmp_path / "out")
     assert "student interim (fp32, cpu, ground: patchwork)" in outcome.metrics["run"]["name"]
     assert outcome.metrics["run"]["checkpoint"] == str(checkpoint)
+    again = replace(settings, checkpoint=os.path.relpath(checkpoint))  # the same file by another name
+    assert evaluate(again, tmp_path / "out").metrics["run"]["num_pairs"] == 2
     model, metadata = load_model(checkpoint)
     save_model(checkpoint, model, metadata | {"note": "trained longer"}, half=True)
     run._method.cache_clear()
-    with pytest.raises(ZeroFlowError, match="another run .its sha256 is"):
+    with pytest.raises(ZeroFlowError, match="another run .its checkpoint's sha256 is"):
         evaluate(settings, tmp_path / "out")
 
 
@@ -311,6 +397,35 @@ def test_a_submission_beside_the_scores_and_added_later(root, finished, monkeypa
     assert figures(tmp_path / "out") == figures(finished)
     with pytest.raises(ZeroFlowError, match="every log of the split"):
         evaluate(Settings(root, "val", "zero", logs=("a",)), tmp_path / "out", submission=2023)
+
+
+def test_only_pairs_of_a_submission_hold_it_back(root, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        count_flows(patch, {("b", 1)})
+        outcome = evaluate(Settings(root, "val", "zero"), out, submission=2023)
+    assert len(outcome.failed) == 1 and outcome.archive == out / "submission-2023.zip" and outcome.archive.is_file()
+    shutil.rmtree(out / "pairs")
+    count_flows(monkeypatch, {("b", 3)})
+    outcome = evaluate(Settings(root, "val", "zero"), out, submission=2023)
+    assert len(outcome.failed) == 1 and outcome.archive is None
+    assert not (out / "submission-2023.zip").exists()  # the old one would pass for that of this run
+
+
+def test_other_masks_make_other_files(root, tmp_path):
+    first = evaluate(Settings(root, "val", "zero"), tmp_path / "out", submission=2023).archive.read_bytes()
+    masks = tmp_path / "masks.zip"
+    made = tmp_path / "out" / "submission-2023-masks.zip"
+    shutil.copy(made, masks)
+    assert evaluate(Settings(root, "val", "zero"), tmp_path / "out", submission=2023, masks=masks).archive.read_bytes()
+    with zipfile.ZipFile(made) as old, zipfile.ZipFile(masks, "w") as new:
+        for name in old.namelist():
+            table = feather.read_table(io.BytesIO(old.read(name))).to_pandas()
+            content = io.BytesIO()
+            table[::-1].reset_index(drop=True).to_feather(content)  # as many points, and others
+            new.writestr(name, content.getvalue())
+    archive = evaluate(Settings(root, "val", "zero"), tmp_path / "out", submission=2023, masks=masks).archive
+    assert archive.read_bytes() != first
 
 
 # --- methods ------------------------------------------------------------------------------------------------
@@ -399,18 +514,18 @@ def test_the_report_shows_what_was_kept_or_makes_it_again(root, finished, monkey
     shutil.copytree(finished, tmp_path / "out")
     shown = []
     monkeypatch.setattr(report, "write_report", lambda path, metrics, pairs, worst: shown.append((pairs, worst)))
-    kept = sorted((tmp_path / "out" / "worst").glob("*.npz"))
-    assert len(kept) == 4 and {path.stem[0] for path in kept} == {"a", "b"}
+    kept = sorted((tmp_path / "out" / "worst").glob("*/*.npz"))
+    assert len(kept) == 4 and {path.parent.name for path in kept} == {"a", "b"}
     calls = count_flows(monkeypatch)
     evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=2)
     assert calls == []
-    kept = sorted((tmp_path / "out" / "worst").glob("*.npz"))
-    assert [path.stem[0] for path in kept] == ["a", "b"]
+    kept = sorted((tmp_path / "out" / "worst").glob("*/*.npz"))
+    assert [path.parent.name for path in kept] == ["a", "b"]
     kept[0].write_bytes(b"damaged")
     evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=2)
     assert len(calls) == 1 and calls[0][0] == "a"
     evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=1)
-    assert len(list((tmp_path / "out" / "worst").glob("*.npz"))) == 1
+    assert len(list((tmp_path / "out" / "worst").glob("*/*.npz"))) == 1
     (pairs, first), (_, second), (_, third) = shown
     assert len(pairs) == 6 and len(first) == len(second) == 2 and len(third) == 1
     for one, other in zip(first, second, strict=True):

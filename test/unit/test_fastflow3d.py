@@ -1,6 +1,9 @@
 """FastFlow3D against hand-computed answers and against the published model's own outputs."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,3 +136,21 @@ def test_wrong_shape_is_refused(small_checkpoint):
 def test_unusable_grids_are_refused(change):
     with pytest.raises(ValueError):
         FastFlow3DConfig(**{**SMALL.to_dict(), **change})
+
+
+def test_clouds_of_many_sizes_leave_no_kernels_behind():
+    """oneDNN keeps what it compiles for each new shape: megabytes for every number of points, if the network let it."""
+    program = (
+        "import numpy as np\nfrom zeroflow_core.fastflow3d.student import load_student\n"
+        "student = load_student('default', device='cpu')\n"
+        "for points in (3000, 3001, 3002):\n"
+        "    cloud = np.random.default_rng(points).uniform(-1, 1, (points, 3)).astype(np.float32)\n"
+        "    print('cloud', points, flush=True)\n    student.flow(cloud, cloud)\n"
+    )
+    environment = os.environ | {"ONEDNN_VERBOSE": "profile_create"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.split("cloud 300")[1:]
+    if "create:cache_miss" not in first:
+        pytest.skip("this torch does not use oneDNN, or does not tell")
+    assert "create:cache_miss" not in second + third

@@ -1,4 +1,4 @@
-"""What is kept of the worst pairs: one file a log, which a damaged one does not stop."""
+"""What is kept of the worst pairs: one of each log, which a damaged file does not stop."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _record(index: int, error: float) -> dict:
 
 
 def _names(out) -> list[str]:
-    return sorted(path.name for path in (out / "worst").iterdir())
+    return sorted(str(path.relative_to(out / "worst")) for path in (out / "worst").rglob("*") if path.is_file())
 
 
 def test_the_worst_pair_of_a_log_is_kept(tmp_path):
     for index, error in enumerate((0.3, 0.5, 0.4)):
         worst.keep_if_worst(tmp_path, "a", index, _record(index, error), ESTIMATE)
-    assert _names(tmp_path) == ["a-1.npz"]
+    assert _names(tmp_path) == ["a/1.npz"]
     kept = worst.kept(tmp_path, _record(1, 0.5))
     np.testing.assert_array_equal(kept.residual, ESTIMATE.residual)
     np.testing.assert_array_equal(kept.covered, ESTIMATE.covered)
@@ -34,19 +34,27 @@ def test_the_worst_pair_of_a_log_is_kept(tmp_path):
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.95])
 def test_a_damaged_file_is_as_none(tmp_path, part):
     worst.keep(tmp_path, "a", 0, _record(0, 0.5), ESTIMATE)
-    path = tmp_path / "worst" / "a-0.npz"
+    path = tmp_path / "worst" / "a" / "0.npz"
     content = bytearray(path.read_bytes())
     start = int(part * len(content))
     content[start : start + 64] = b"\xff" * 64
     path.write_bytes(content)
     assert worst.kept(tmp_path, _record(0, 0.5)) is None
     worst.keep_if_worst(tmp_path, "a", 1, _record(1, 0.6), ESTIMATE)
-    assert _names(tmp_path) == ["a-1.npz"]
+    assert _names(tmp_path) == ["a/1.npz"]
 
 
 def test_only_the_chosen_stay_and_nothing_half_written(tmp_path):
     for index in range(3):
         worst.keep(tmp_path, "a", index, _record(index, 0.5), ESTIMATE)
-    (tmp_path / "worst" / ".0123456789abcdef.a-1.npz").write_bytes(b"killed")
+    worst.keep(tmp_path, "a-1", 0, _record(0, 0.5), ESTIMATE)
+    (tmp_path / "worst" / "a" / ".0123456789abcdef.1.npz").write_bytes(b"killed")
     worst.forget_others(tmp_path, [_record(1, 0.5)])
-    assert _names(tmp_path) == ["a-1.npz"]
+    assert _names(tmp_path) == ["a/1.npz"]
+    assert [path.name for path in (tmp_path / "worst").iterdir()] == ["a"]
+
+
+def test_logs_whose_names_begin_alike_keep_theirs(tmp_path):
+    worst.keep_if_worst(tmp_path, "a-1", 0, _record(0, 0.3), ESTIMATE)
+    worst.keep_if_worst(tmp_path, "a", 0, _record(0, 0.5), ESTIMATE)
+    assert _names(tmp_path) == ["a-1/0.npz", "a/0.npz"]

@@ -11,6 +11,7 @@ and time, and importing it takes a second for OpenCV and pandas.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ FLOW = ("flow_tx_m", "flow_ty_m", "flow_tz_m")
 
 POSES = "city_SE3_egovehicle.feather"
 CALIBRATION = "calibration/egovehicle_SE3_sensor.feather"
+
+_KEPT_SWEEPS = 2
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Log:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.log_id = self.path.resolve().name
+        self.log_id = os.path.basename(os.path.abspath(self.path))  # of a link, its own name
         folder = self.path / "sensors" / "lidar"
         if not folder.is_dir():
             raise ZeroFlowError(f"{self.path} is not an AV2 log: it has no folder sensors/lidar")
@@ -152,12 +155,20 @@ class Log:
             raise ZeroFlowError(f"the log {self.path} has no sweeps: {folder} holds no .feather file")
         self._files = sorted(files, key=lambda file: int(file.stem))
         self.stamps_ns = np.array([int(file.stem) for file in self._files], dtype=np.int64)
+        self._recent: dict[int, Sweep] = {}
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
     def sweep(self, i: int) -> Sweep:
-        """Sweep `i` (0 is the earliest) with its pose in the city frame."""
+        """Sweep `i` (0 is the earliest) with its pose in the city frame. The last few are kept: pairs share them."""
+        if i not in self._recent:
+            while len(self._recent) >= _KEPT_SWEEPS:
+                del self._recent[next(iter(self._recent))]
+            self._recent[i] = self._read_sweep(i)
+        return self._recent[i]
+
+    def _read_sweep(self, i: int) -> Sweep:
         stamp_ns = int(self.stamps_ns[i])
         table = Table(self._files[i])
         present = table.names
@@ -242,6 +253,16 @@ class Log:
         ]
 
     @property
+    def has_flow_labels(self) -> bool:
+        """Whether there are flow labels for any of its pairs."""
+        return any((self.path / "flow_labels").glob("*.feather")) or (self.path / "flow_labels.feather").exists()
+
+    @property
+    def has_map_ground(self) -> bool:
+        """Whether the log has a map with ground heights."""
+        return any((self.path / "map").glob("*_ground_height_surface____*.npy"))
+
+    @property
     def has_annotations(self) -> bool:
         """Whether the log has cuboids at all; AV2's test logs and Lidar logs have none."""
         return (self.path / "annotations.feather").exists()
@@ -258,7 +279,7 @@ class Log:
             if not path.exists() or len(self) != 2 or i != 0:
                 return None
         table = Table(path)
-        points = len(Table(self._files[i]))
+        points = len(self.sweep(i))
         if len(table) != points:
             raise ZeroFlowError(
                 f"{path} labels {len(table)} points, but sweep {self.stamps_ns[i]} has {points}; "

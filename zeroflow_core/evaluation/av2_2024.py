@@ -64,7 +64,7 @@ def tally(truth: PairTruth, estimate: Estimate) -> Tally:
     kind = grouping(CLASSES)[labels.classes[scored]]
     residual = labels.residual[scored]
     speed = np.linalg.norm(residual, axis=1)
-    error = np.linalg.norm(estimate.residual[scored] - residual, axis=1)
+    error = np.linalg.norm(estimate.residual[scored].astype(np.float64) - residual, axis=1)
     columns = (estimate.covered[scored], error, speed)
 
     bucket = np.searchsorted(EDGES_M, speed, side="right") - 1

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from zeroflow_core.datasets.av2 import Cuboid
-from zeroflow_core.evaluation.categories import category_index
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation.categories import NONE, category_index
 from zeroflow_core.geometry import SE3
 
 _GROWN_M = 0.2  # added to length and width, because the boxes are a little tight
@@ -24,6 +25,9 @@ def flow_of_cuboids(
 
     Returns residual (N,3) float64 in metres in the first vehicle frame, AV2's category index (N,) uint8, and
     is_valid (N,) bool, False in a cuboid whose track has ended.
+
+    Raises:
+        ZeroFlowError: a category that AV2 does not have.
     """
     points0 = np.asarray(points0, dtype=np.float64)
     residual = np.zeros(points0.shape)
@@ -41,6 +45,11 @@ def flow_of_cuboids(
         own = cuboid.ego_SE3_object.inverse().transform(points0[near])
         inside = (np.abs(own) <= half).all(axis=1)
         rows, own = near[inside], own[inside]
+        if cuboid.category not in index:
+            raise ZeroFlowError(
+                f"the category {cuboid.category} of track {cuboid.track_id} is none of AV2's; they are: "
+                f"{', '.join(name for name in index if name != NONE)}"
+            )
         classes[rows] = index[cuboid.category]
         successor = later.get(cuboid.track_id)
         if successor is None:

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation import av2_2023, worst
 from zeroflow_core.evaluation.journal import Journal, Record
-from zeroflow_core.evaluation.methods import Method, Settings, make_method
+from zeroflow_core.evaluation.methods import Method, Settings, digest, make_method
 from zeroflow_core.evaluation.results import PAIRS, TALLIED, write_results
 from zeroflow_core.evaluation.submission import Submission
 from zeroflow_core.evaluation.tally import Tally, add
@@ -109,19 +109,27 @@ def evaluate(
             f"no log of {logs[0].parent} has labels: neither flow_labels/ nor annotations.feather, as in AV2's test "
             "split; errors can't be told without them (a submission can be made: --submission)"
         )
-    method, entry = _method(settings), None  # before anything is written: most mistakes show here
+    method, entry, archive = _method(settings), None, None  # before anything is written: most mistakes show here
     if submission is not None:
-        entry = Submission(submission, out / f"submission-{submission}", every, masks=masks, supervised=supervised)
+        archive = out / f"submission-{submission}.zip"
+        folder = archive.with_suffix("") if masks is None else out / f"submission-{submission}-{_digest_of(masks)}"
+        entry = Submission(submission, folder, every, masks=masks, supervised=supervised)
+    tasks = [_Task(settings, out, log, Log(log).log_id, scored, entry) for log in logs]
+    if not any(True for task in tasks for _ in _wanted(task)):
+        raise ZeroFlowError(f"the logs in {logs[0].parent} have no pair of sweeps to evaluate: one sweep each")
     with _opened(out, settings, method):
-        tasks = [_Task(settings, out, log, Log(log).log_id, scored, entry) for log in logs]
+        if archive is not None:
+            archive.unlink(missing_ok=True)  # whatever comes, an old one is not this run's
         _do_all(tasks, jobs, on_progress)
         failed = [record for task in tasks for record in _journal(task).records() if "error" in record]
-        metrics = archive = None
+        metrics = None
         if scored:
-            metrics = write_results(out, _described(settings, method), _scored(tasks), failed)
+            metrics = write_results(out, _described(tasks, method, jobs), _scored(tasks), failed)
             _report(tasks, metrics, pictures)
-        if entry is not None and not failed:
-            archive = entry.finish(out / f"submission-{submission}.zip")
+        if entry is not None and any(entry.wants(record["log"], record["index"]) for record in failed):
+            archive = None
+        elif entry is not None:
+            entry.finish(archive)
     return Outcome(metrics, failed, archive)
 
 
@@ -267,15 +275,30 @@ def _method(settings: Settings) -> Method:
     return make_method(settings)
 
 
-def _described(settings: Settings, method: Method) -> dict:
+def _described(tasks: Sequence[_Task], method: Method, jobs: int) -> dict:
+    settings = tasks[0].settings
+    unmapped = sum(not Log(task.log).has_map_ground for task in tasks)
+    notes = [
+        f"{unmapped} of {len(tasks)} logs have no map: av2-2024 and zeroflow leave out what their labels call ground"
+    ]
     return {
         "method": settings.method,
         "name": method.name,
         "checkpoint": settings.checkpoint if settings.method == "student" else None,
         "data": str(settings.data),
         "split": settings.split,
+        "jobs": jobs,
+        "notes": notes if unmapped else [],
         "version": VERSION,
     }
+
+
+def _digest_of(path: Path) -> str:
+    """Tells one archive of masks from another, for the name of a folder."""
+    try:
+        return digest(path)[:8]
+    except OSError as error:
+        raise ZeroFlowError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -294,16 +317,19 @@ def _opened(out: Path, settings: Settings, method: Method) -> Iterator[None]:
     }
     if out.exists() and not out.is_dir():
         raise ZeroFlowError(f"{out} is a file; give the folder to write to")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with locked(out):
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out))
             remove_unfinished(out)
             _claim(out, here)
-            yield
-    except BlockingIOError as error:
-        raise ZeroFlowError(f"another process is evaluating into {out}; wait for it or choose another --out") from error
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+        except BlockingIOError as error:
+            raise ZeroFlowError(
+                f"another process is evaluating into {out}; wait for it or choose another --out"
+            ) from error
+        except OSError as error:
+            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+        yield
 
 
 def _claim(out: Path, here: dict) -> None:

@@ -13,11 +13,13 @@ import numpy as np
 
 from zeroflow_core.datasets.av2 import FlowLabels, Log
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation.categories import category_names
 from zeroflow_core.evaluation.cuboid_labels import flow_of_cuboids
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import Flow, Status, Sweep, remove_ego_motion
 
+_FASTEST_M = 1000.0  # metres per pair, that a label may say
 DYNAMIC_M = 0.05  # metres per pair; all three definitions call a point dynamic from here on
 
 
@@ -94,7 +96,7 @@ def as_estimate(flow: Flow) -> Estimate:
 
 def is_dynamic(residual: np.ndarray) -> np.ndarray:
     """(N,) bool: a residual flow (N,3) of at least 0.05 m."""
-    return np.linalg.norm(residual, axis=1) >= DYNAMIC_M
+    return np.linalg.norm(np.asarray(residual, dtype=np.float64), axis=1) >= DYNAMIC_M
 
 
 def total_flow(points0: np.ndarray, residual: np.ndarray, ego0_SE3_ego1: SE3) -> np.ndarray:
@@ -108,7 +110,7 @@ def total_flow(points0: np.ndarray, residual: np.ndarray, ego0_SE3_ego1: SE3) ->
 
 def has_labels(log: Log) -> bool:
     """Whether the log has flow labels, or cuboids to make them from."""
-    return log.has_annotations or log.flow_labels(0) is not None
+    return log.has_annotations or log.has_flow_labels
 
 
 def read_truth(log: Log, i: int) -> PairTruth:
@@ -123,6 +125,7 @@ def read_truth(log: Log, i: int) -> PairTruth:
     ego0_SE3_ego1 = log.pose(sweep0.stamp_ns).inverse() @ log.pose(stamp1_ns)
     labels = log.flow_labels(i)
     if labels is not None:
+        _check(labels, log, sweep0)
         av2, scene_flow = _from_file(sweep0, labels, ego0_SE3_ego1)
     elif log.has_annotations:
         av2, scene_flow = _from_cuboids(log, sweep0, stamp1_ns, ego0_SE3_ego1)
@@ -142,6 +145,24 @@ def read_truth(log: Log, i: int) -> PairTruth:
         )
     dt = (stamp1_ns - sweep0.stamp_ns) * 1e-9
     return PairTruth(sweep0.points, ego0_SE3_ego1, dt, av2, scene_flow)
+
+
+def _check(labels: FlowLabels, log: Log, sweep0: Sweep) -> None:
+    """Raises ZeroFlowError where labels can't be what they should be."""
+    known = np.isfinite(sweep0.points).all(axis=1)
+    if labels.is_valid is not None:
+        known &= labels.is_valid
+    with np.errstate(invalid="ignore"):
+        odd = known & ~(np.abs(labels.total_flow) < _FASTEST_M).all(axis=1)
+    trouble = None
+    if odd.any():
+        trouble = f"a flow that is not finite or above {_FASTEST_M:g} m for {odd.sum()} points"
+    elif (unknown := labels.classes >= len(category_names())).any():
+        trouble = f"classes that AV2 does not have, such as {labels.classes[unknown][0]}"
+    if trouble:
+        raise ZeroFlowError(
+            f"the flow labels of sweep {sweep0.stamp_ns} in {log.path} hold {trouble}; make them or get them again"
+        )
 
 
 def _from_file(sweep0: Sweep, labels: FlowLabels, ego0_SE3_ego1: SE3) -> tuple[Av2Labels, SceneFlowLabels]:

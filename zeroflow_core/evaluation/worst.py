@@ -5,11 +5,11 @@ Every log's worst pair so far is kept as a file while the run is at it, because 
 
 from __future__ import annotations
 
-import glob
 import heapq
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Esti
     new = badness(record)
     if new is None:
         return
-    others = [path for path in _folder(out).glob(f"{glob.escape(log_id)}-*.npz") if path != _path(out, log_id, i)]
+    others = [path for path in (_folder(out) / log_id).glob("*.npz") if path != _path(out, log_id, i)]
     if any((there := _read(path, "badness")) is not None and float(there[0]) >= new for path in others):
         return
     keep(out, log_id, i, record, estimate)
@@ -75,8 +75,10 @@ def kept(out: Path, record: Record) -> Estimate | None:
 def forget_others(out: Path, chosen: Sequence[Record]) -> None:
     """Remove what is kept of pairs that are not among the chosen, and what a killed process had half written."""
     wanted = {_path(out, record["log"], record["index"]) for record in chosen}
-    for path in set(_folder(out).glob("*.npz")) - wanted:
+    for path in set(_folder(out).glob("*/*.npz")) - wanted:
         path.unlink()
+        with suppress(OSError):  # not empty
+            path.parent.rmdir()
 
 
 def _order(entry: tuple[float, int, Record]) -> tuple[float, str, int]:
@@ -88,7 +90,7 @@ def _folder(out: Path) -> Path:
 
 
 def _path(out: Path, log_id: str, i: int) -> Path:
-    return _folder(out) / f"{log_id}-{i}.npz"
+    return _folder(out) / log_id / f"{i}.npz"
 
 
 def _read(path: Path, *names: str) -> list[np.ndarray] | None:

@@ -74,7 +74,7 @@ def tally(truth: PairTruth, estimate: Estimate) -> Tally:
     kind = grouping(CLASSES)[labels.classes[scored]]
     residual = labels.residual[scored]
     speed = np.linalg.norm(residual, axis=1) * np.float32(SWEEPS_PER_SECOND)
-    error = np.linalg.norm(estimate.residual[scored] - residual, axis=1)
+    error = np.linalg.norm(estimate.residual[scored].astype(np.float64) - residual, axis=1)
     speed_bin = np.searchsorted(SPEEDS_MPS, speed, side="right") - 1
     names = [f"{name}/{k}" for name in CLASSES for k in range(_BINS)]
     group = np.where(kind < 0, -1, kind * _BINS + speed_bin)
