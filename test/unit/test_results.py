@@ -17,9 +17,11 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation import breakdown
 from zeroflow_core.evaluation.results import DEFINITIONS, read_metrics, write_results
 from zeroflow_core.evaluation.tables import print_comparison, print_run
+from zeroflow_core.evaluation.wording import fitted
 
 NAMES = ["av2-2023", "av2-2024", "zeroflow"]
 RUN = {"method": "zero", "name": "zero flow", "checkpoint": None, "data": "logs", "split": "val", "version": "0"}
+RUN |= {"jobs": 1, "notes": []}
 CAR = "REGULAR_VEHICLE"
 
 
@@ -103,6 +105,17 @@ def test_the_run_says_how_much_it_was_and_how_long_a_pair_took(tmp_path):
     assert metrics["run"]["seconds"] == pytest.approx({"median": 0.25, "p90": 0.51, "mean": 0.3})
     assert {log: of_log["num_pairs"] for log, of_log in metrics["per_log"].items()} == {"a": 3, "b": 1}
     assert metrics["failed"] == failed
+
+
+@pytest.mark.parametrize("intervals, noted", [((0.2,), "0.20"), ((0.1, 0.2, 0.21), "0.20"), ((0.088,), "0.09"),
+                                              ((0.1, 0.1, 0.5), None), ((0.109, 0.091), None), ((), None)])
+def test_sweeps_that_are_not_a_tenth_of_a_second_apart_are_noted(tmp_path, intervals, noted):
+    records = [{**_record("a", k, FEW), "dt": dt} for k, dt in enumerate(intervals)]
+    metrics = write_results(tmp_path, RUN | {"notes": ["there is no map"]}, records, [])
+    first, *others = metrics["run"]["notes"]
+    told = "the sweeps are {} s apart: speeds of av2-2024 and zeroflow count metres per pair as if at 10 Hz"
+    assert first == "there is no map" and others == ([told.format(noted)] if noted else [])
+    assert read_metrics(tmp_path) == metrics
 
 
 def test_a_run_without_any_pair_has_no_figures_but_a_file(tmp_path):
@@ -212,6 +225,10 @@ def _without(*keys: str | int):
         _without("zeroflow", "classes", "PEDESTRIAN", "by_speed"),
         _without("run"),
         _without("run", "seconds", "median"),
+        _without("run", "jobs"),
+        _without("run", "notes"),
+        lambda metrics: metrics | {"run": {**metrics["run"], "notes": "none"}},
+        lambda metrics: metrics | {"run": {**metrics["run"], "notes": [1]}},
         _without("failed"),
         _without("per_log"),
         _without("per_log", "a", "num_pairs"),
@@ -274,7 +291,13 @@ def test_the_table_of_a_run_shows_the_parts(tmp_path):
     assert _line(text, "mean")[1:3] == ["0.3667", "0.0160"]
     assert _line(text, "CAR")[1:] == ["0.3667", "0.0300", "10"]
     assert _line(text, "PEDESTRIAN")[1:] == ["–", "–", "0"]
-    assert "dynamic IoU" in text and "median pair 100.0 ms" in text
+    assert "dynamic IoU" in text and "median pair 100.0 ms, p90 100.0 ms\n" in text
+
+
+def test_the_table_of_a_run_is_followed_by_its_notes(tmp_path):
+    text = _run_text(_written(tmp_path, THREE, jobs=2, notes=["1 of 2 logs has no map", "another"]))
+    assert "p90 100.0 ms, with 2 processes at once\n Note: 1 of 2 logs has no map\n Note: another\n" in text
+    assert "Note" not in _run_text(_written(tmp_path, THREE))
 
 
 def test_a_comparison_marks_the_best_and_tells_the_difference(tmp_path):
@@ -289,6 +312,7 @@ def test_a_comparison_marks_the_best_and_tells_the_difference(tmp_path):
     assert _line(text, "PEDESTRIAN")[1:] == ["–", "–", "–"]
     assert _line(text, "points")[1:] == ["3", "=", "3"]
     assert "\x1b" not in text and all(len(line) <= 80 for line in text.splitlines())
+    assert "BACKGROUND" not in text  # nothing of it moves
 
 
 def test_many_runs_with_long_names_keep_their_numbers_whole(tmp_path):
@@ -301,6 +325,9 @@ def test_many_runs_with_long_names_keep_their_numbers_whole(tmp_path):
         ["0.1667*", "+0.1667", "0.3333", "+0.2000", "0.3667"],
     ]
     assert all(len(line) <= 80 for line in text.splitlines() if "zero flow" not in line)
+    headings = [line.split() for line in text.splitlines() if "Δ" in line]
+    shown = [headings[0][0], *(name for words in headings[:-1] for name in words[2::2])]
+    assert len(set(shown)) == 7 and all("…" in name and f"/{k}" in name for k, name in enumerate(shown, 1))
     wide = _comparison(runs, names, width=200)
     assert _line(wide, "FD")[-1] == "0.3667" and wide.count("three-way") == 3
     narrow = _comparison(runs, names, width=20)
@@ -321,6 +348,23 @@ def test_runs_over_other_points_are_not_comparable(tmp_path):
     assert "scored other points of the same pairs (one: 18 by av2-2023; more: 19 by av2-2023)" in _comparison(
         [one, more_points], ["one", "more"]
     )
+
+
+def test_where_nothing_can_be_compared_nothing_is_best_and_nothing_differs(tmp_path):
+    one, other = _written(tmp_path / "one", THREE), _written(tmp_path / "other", THREE[:2])
+    text = _comparison([one, other], ["one", "other"])
+    assert "*" not in text and "Δ" not in text and "Not comparable" in text
+    assert _line(text, "FD") == ["FD", "0.1833", "0.1750"]
+    alike = _comparison([one, one], ["one", "same"])
+    assert "Δ" in alike and "* is the best" in alike
+
+
+def test_long_names_are_cut_around_what_tells_them_apart():
+    assert fitted(["zero", "student"], 7) == ["zero", "student"]
+    assert fitted(["zero", "student_xl"], 8) == ["zero", "student…"]
+    assert fitted(["runs/of/1/student", "runs/of/2/student"], 8) == ["…s/of/1…", "…s/of/2…"]
+    assert fitted(["student_xl_3", "student_xl_4"], 8) == ["…nt_xl_3", "…nt_xl_4"]
+    assert fitted([], 8) == [] and fitted(["ab", "cd"], 1) == ["…", "…"]
 
 
 def test_runs_over_other_data_are_not_comparable_unless_it_is_the_same_elsewhere(tmp_path):

@@ -69,6 +69,7 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         *(
             Figure(f" {name}", f"{readable(name)}, dynamic", ("classes", name, "dynamic"), Kind.RATIO)
             for name in av2_2024.CLASSES
+            if name != "BACKGROUND"  # of which nothing moves
         ),
         Figure("mean static", "Mean static, m", ("mean_static",)),
         *_ERRORS,

@@ -19,6 +19,7 @@ DEFINITIONS = (av2_2023, av2_2024, zeroflow_paper)  # of three-way EPE; the brea
 TALLIED = (*DEFINITIONS, breakdown)
 METRICS, PAIRS = "metrics.json", "pairs.csv"
 PARTS = ("three_way_epe", "fd", "fs", "bs")
+_TOLERATED = 0.1  # of the interval between sweeps, before a note says that it is another
 _OF_A_PAIR = (*PARTS, "num_fd", "num_points", "coverage")
 COLUMNS = ("log", "index", "stamp_ns", "dt_s", "seconds") + tuple(
     f"{module.NAME}/{figure}" for module in DEFINITIONS for figure in _OF_A_PAIR
@@ -31,7 +32,8 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
     Sums are pooled over points: a pair or a log counts as much as it has points. Only the sums of each log are
     kept in memory.
 
-    run:     what was run, for the key "run"; the number of logs and pairs and the seconds of a pair are added
+    run:     what was run, for the key "run"; added are the number of logs and pairs, the seconds of a pair, and a note
+             where the sweeps are not a tenth of a second apart
     records: lines of the journals of the pairs that were scored, in the order of the rows of pairs.csv
     failed:  lines of the journals of the pairs that were not
 
@@ -44,6 +46,7 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
     pools: dict[str, dict[str, Tally]] = {}  # by log, then by definition
     num_pairs: dict[str, int] = {}
     seconds: list[float] = []
+    intervals: list[float] = []
     with new_file(out / PAIRS, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -54,6 +57,7 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
                 add(pool[module.NAME], tallies[module.NAME])
             num_pairs[log] = num_pairs.get(log, 0) + 1
             seconds.append(record["seconds"])
+            intervals.append(record["dt"])
             writer.writerow(_row(record))
     total: dict[str, Tally] = {module.NAME: {} for module in TALLIED}
     for log in sorted(pools):
@@ -61,7 +65,13 @@ def write_results(out: Path, run: dict, records: Iterable[dict], failed: list[di
             add(total[name], tally)
     metrics = {module.NAME: module.figures(total[module.NAME]) for module in TALLIED}
     metrics["per_log"] = {log: {**_of_a_log(pools[log]), "num_pairs": num_pairs[log]} for log in sorted(pools)}
-    metrics["run"] = {**run, "num_logs": len(pools), "num_pairs": len(seconds), "seconds": _spread(seconds)}
+    metrics["run"] = {
+        **run,
+        "notes": [*run["notes"], *_about_speeds(intervals)],
+        "num_logs": len(pools),
+        "num_pairs": len(seconds),
+        "seconds": _spread(seconds),
+    }
     metrics["failed"] = failed
     with new_file(out / METRICS, "w") as file:
         json.dump(metrics, file, indent=2, ensure_ascii=False, allow_nan=False)
@@ -109,6 +119,18 @@ def _of_a_log(pool: dict[str, Tally]) -> dict:
     return found
 
 
+def _about_speeds(intervals: list[float]) -> list[str]:
+    """A note where the pairs' seconds are not those of AV2's ten sweeps a second, which two definitions presume."""
+    usual = 1 / av2_2024.SWEEPS_PER_SECOND
+    median = float(np.median(intervals)) if intervals else usual
+    if abs(median - usual) <= _TOLERATED * usual:
+        return []
+    return [
+        f"the sweeps are {median:.2f} s apart: speeds of {av2_2024.NAME} and {zeroflow_paper.NAME} count metres per "
+        "pair as if at 10 Hz"
+    ]
+
+
 def _spread(seconds: list[float]) -> dict:
     if not seconds:
         return {"median": None, "p90": None, "mean": None}
@@ -125,7 +147,7 @@ def _check_all(metrics: Any) -> None:
     for figures in every[av2_2024.NAME]["classes"].values():
         figures["buckets"] = [bucket]
     words = dict.fromkeys(("method", "name", "data", "split", "version"), "")
-    every["run"] = {**words, "num_logs": 0, "num_pairs": 0, "seconds": _spread([])}
+    every["run"] = {**words, "num_logs": 0, "num_pairs": 0, "jobs": 1, "notes": [""], "seconds": _spread([])}
     every["failed"] = [{"log": "", "index": 0, "stamp_ns": 0, "error": ""}]
     every["per_log"] = {}
     _check(metrics, every)

@@ -13,7 +13,7 @@ from rich.text import Text
 from zeroflow_core.evaluation import av2_2023, av2_2024, zeroflow_paper
 from zeroflow_core.evaluation.comparing import FIGURES, Kind, best_text, mismatch, scored
 from zeroflow_core.evaluation.results import DEFINITIONS, PARTS
-from zeroflow_core.evaluation.wording import NOTHING, PART_NAMES
+from zeroflow_core.evaluation.wording import NOTHING, PART_NAMES, beside_others, fitted
 
 _LEAST_WIDTH = 80  # characters; in less room numbers would be cut off
 
@@ -57,23 +57,27 @@ def print_run(metrics: dict, console: Console) -> None:
     for table in (_errors(metrics), _accuracies(metrics), _classes(metrics)):
         console.print()
         console.print(table)
-    seconds = metrics["run"]["seconds"]
-    median, p90 = (MILLISECONDS.text(seconds[key]) for key in ("median", "p90"))
+    run = metrics["run"]
+    median, p90 = (MILLISECONDS.text(run["seconds"][key]) for key in ("median", "p90"))
     iou = RATIO.text(metrics[av2_2023.NAME]["dynamic_iou"])
     console.print()
-    console.print(Text(f" dynamic IoU {iou} ({av2_2023.NAME}); median pair {median} ms, p90 {p90} ms"), soft_wrap=True)
+    told = f" dynamic IoU {iou} ({av2_2023.NAME}); median pair {median} ms, p90 {p90} ms{beside_others(run['jobs'])}"
+    console.print(Text(told), soft_wrap=True)
+    for note in run["notes"]:
+        console.print(Text(f" Note: {note}"), soft_wrap=True)
 
 
 def print_comparison(runs: Sequence[dict], names: Sequence[str], console: Console) -> None:
     """Several runs side by side: the best of each row is marked, and from the second on Δ is the difference to the
-    first. Runs that don't fit beside the first follow below.
+    first, unless they can't be compared. Runs that don't fit beside the first follow below.
 
     runs:  contents of metrics.json
     names: of the runs, each another
     """
     for name, metrics in zip(names, runs, strict=True):
         console.print(Text.assemble((name, "bold"), f": {_described(metrics)}"), soft_wrap=True)
-    lines, others = list(_lines(runs)), list(range(1, len(runs)))
+    other = mismatch(runs)
+    lines, others = list(_lines(runs, fair=other is None)), list(range(1, len(runs)))
     while others:
         shown = len(others)
         while shown > 1 and _width(lines, [0, *others[:shown]]) > console.width:
@@ -81,10 +85,9 @@ def print_comparison(runs: Sequence[dict], names: Sequence[str], console: Consol
         console.print()
         _print_beside(lines, names, [0, *others[:shown]], console)
         others = others[shown:]
-    told = "Metres where nothing else is said; dynamic: error ÷ speed. * is the best of its row, Δ is to the first run."
+    told = "Metres where nothing else is said; dynamic: error ÷ speed."
     console.print()
-    console.print(Text(told, "dim"))
-    other = mismatch(runs)
+    console.print(Text(told if other else f"{told} * is the best of its row, Δ is to the first run.", "dim"))
     if other is not None:
         told = "; ".join(f"{name}: {of_run}" for name, of_run in zip(names, other.scored, strict=True))
         console.print(Text(f"Not comparable: the runs scored other {other.what} ({told}).", "yellow"), soft_wrap=True)
@@ -92,43 +95,53 @@ def print_comparison(runs: Sequence[dict], names: Sequence[str], console: Consol
 
 @dataclass(frozen=True)
 class _Line:
-    """A row of a comparison: of each run its value, and its difference to the first run's."""
+    """A row of a comparison: of each run its value, and its difference to the first run's, if that says anything."""
 
     definition: str  # empty but for the first line of a definition
     name: str
     values: list[Text]
-    differences: list[Text]
+    differences: list[Text] | None
 
     def cells(self, chosen: Sequence[int]) -> list[Text]:
-        """Two of names, the first chosen run's value, then of each other one the difference and the value."""
-        compared = [cell for k in chosen for cell in (self.differences[k], self.values[k])]
-        return [Text(self.definition, "bold"), Text(self.name), *compared[1:]]
+        """Two of names, the first chosen run's value, then of each other one the difference, if any, and the value."""
+        return [Text(self.definition, "bold"), Text(self.name), *_in_columns(chosen, self.values, self.differences)]
 
 
-def _lines(runs: Sequence[dict]) -> Iterator[_Line]:
+def _in_columns(chosen: Sequence[int], of_values: Sequence, of_differences: Sequence | None) -> list:
+    """What stands in, or over, the columns of the chosen runs: the first one has no difference."""
+    if of_differences is None:
+        return [of_values[k] for k in chosen]
+    return [one for k in chosen for one in (of_differences[k], of_values[k])][1:]
+
+
+def _lines(runs: Sequence[dict], *, fair: bool) -> Iterator[_Line]:
+    """fair: the runs can be compared"""
     for definition, figures in FIGURES.items():
         for k, figure in enumerate(figures):
             unit = _UNITS[figure.kind]
             values = [figure.of(run[definition]) for run in runs]
             texts = [unit.text(value) for value in values]
-            best = best_text(figure, values, texts)
+            best = best_text(figure, values, texts) if fair else None
             yield _Line(
                 definition if k == 0 else "",
                 figure.short,
                 [Text(f"{text}*", "bold green") if text == best else Text(f"{text} ") for text in texts],
-                [Text(unit.difference(value, values[0]), "dim") for value in values],
+                [Text(unit.difference(value, values[0]), "dim") for value in values] if fair else None,
             )
 
 
 def _print_beside(lines: Sequence[_Line], names: Sequence[str], chosen: Sequence[int], console: Console) -> None:
-    """The chosen runs as one table, whose numbers stay whole; long names are folded."""
+    """The chosen runs as one table, whose numbers stay whole; long names are cut."""
+    widths = _widths(lines, chosen)
+    of_values = _in_columns(chosen, names, None if lines[0].differences is None else ["Δ"] * len(names))
+    narrowest = min(width for width, heading in zip(widths[2:], of_values, strict=True) if heading != "Δ")
     spare = max(0, console.width - _width(lines, chosen)) // len(chosen)
+    fitting = dict(zip(names, fitted(names, narrowest + spare), strict=True))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for k, width in enumerate(_widths(lines, chosen)):
-        run, is_value = chosen[(k - 1) // 2], k % 2 == 0
-        heading = "" if k < 2 else names[run] if is_value else "Δ"
-        width = min(max(width, len(heading)), width + spare)
-        table.add_column(Text(heading), width=width, overflow="fold", justify="left" if k < 2 else "right")
+    for k, (heading, width) in enumerate(zip(["", "", *of_values], widths, strict=True)):
+        heading = fitting.get(heading, heading)
+        justify = "left" if k < 2 else "right"
+        table.add_column(Text(heading), width=max(width, len(heading)), justify=justify, no_wrap=True)
     for line in lines:
         if line.definition:
             table.add_section()

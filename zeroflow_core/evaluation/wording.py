@@ -38,6 +38,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
 
 
+def beside_others(jobs: int) -> str:
+    """What to add to a time per pair that was taken while other processes were at work, too."""
+    return f", with {jobs} processes at once" if jobs > 1 else ""
+
+
 def several(number: int, what: str) -> str:
     """Such as "1 log" or "1,500 pairs"."""
     return f"{count(number)} {what}{'' if number == 1 else 's'}"
@@ -58,3 +63,19 @@ def short_names(names: Sequence[str], at_least: int = 8) -> list[str]:
     different = len(set(names))
     length = next((k for k in range(at_least, longest) if len({name[:k] for name in names}) == different), longest)
     return [name if len(name) <= length + 2 else f"{name[:length]}…" for name in names]
+
+
+def fitted(names: Sequence[str], width: int) -> list[str]:
+    """The names in at most `width` letters each: the long ones cut, where that is possible around what tells them
+    apart."""
+
+    def cut(name: str, start: int) -> str:
+        if len(name) <= width:
+            return name
+        text = f"…{name[start + 1 :]}" if start else name
+        return text if len(text) <= width else f"{text[: width - 1]}…"
+
+    longest = max(map(len, names), default=0)
+    candidates = ([cut(name, start) for name in names] for start in range(longest + 1))
+    different = len(set(names))
+    return next((shown for shown in candidates if len(set(shown)) == different), [cut(name, 0) for name in names])
