@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.evaluation import av2_2024, zeroflow_paper
+from zeroflow_core.evaluation import av2_2024, worst, zeroflow_paper
 from zeroflow_core.evaluation.report import WorstPair, write_comparison, write_report
 from zeroflow_core.evaluation.report.charts import Axis, Point, Row, curves, histogram, ranked, rows_of_dots, shares
+from zeroflow_core.evaluation.report.charts import key as key_of
 from zeroflow_core.evaluation.report.markup import join, tag
 from zeroflow_core.evaluation.report.page import _STYLE, MARKS
 from zeroflow_core.evaluation.report.worst_pairs import where_the_error_is
@@ -112,6 +113,8 @@ def made_up(logs=3, pairs=4, seed=0, failed=()):
             "num_logs": logs,
             "num_pairs": logs * pairs,
             "seconds": {"median": 0.0293, "p90": 0.0357, "mean": 0.0311},
+            "jobs": 1,
+            "notes": [],
             "version": "0.1.0",
         },
         "failed": list(failed),
@@ -279,11 +282,22 @@ def test_each_definition_says_what_it_counts(tmp_path):
         assert text.count(". ") == 0 and text.endswith("."), "one sentence"
         assert all(word in text for word in ("Counts every point", "foreground is", "dynamic is", "the map’s ground"))
     for name, thresholds in (
-        ("AV2 2023 challenge", ("≤ 50 m", "0.3 m", "0.05 m per pair")),
-        ("AV2 2024 challenge", ("< 35 m", "< 2.5 m", "0.4 m", "0.05 m per pair")),
-        ("ZeroFlow paper", ("≤ 35 m", "< 3 m", "0.4 m", "0.5 m/s")),
+        ("AV2 2023 challenge", ("≤ 50 m", "at most 0.3 m above", "labels don’t mark", "0.05 m per pair")),
+        ("AV2 2024 challenge", ("< 35 m", "< 2.5 m", "0.4 m", "0.05 m per pair or more, 0.5 m/s at 10 Hz")),
+        ("ZeroFlow paper", ("≤ 35 m", "< 3 m", "0.4 m", "0.05 m per pair or more, 0.5 m/s at 10 Hz")),
     ):
         assert all(threshold in said[name] for threshold in thresholds)
+    assert "over the points of all pairs and logs together" in page.text
+    assert "0.4 m/s at 10 Hz" in page.text and "counts each class alike" in page.text
+
+
+def test_the_header_holds_the_notes_and_how_many_processes_there_were(tmp_path):
+    metrics = made_up()
+    assert "29.3 ms Version" in report_of(tmp_path / "report.html", metrics).text
+    metrics["run"] |= {"jobs": 3, "notes": ["1 of 3 logs has no map", "Another <note>."]}
+    page = report_of(tmp_path / "report.html", metrics)
+    assert "29.3 ms, with 3 processes at once Version" in page.text
+    assert re.findall(r'note">([^<]*)</p>', page.source) == ["1 of 3 logs has no map.", "Another &lt;note&gt;."]
 
 
 @pytest.mark.parametrize("logs", [1, 2, 24, 25, 150])
@@ -420,6 +434,8 @@ def test_worst_pairs_show_estimate_truth_and_error(tmp_path):
     assert bar.index(">0.05<") < bar.index(">0.5<") < bar.index(">2 m<")
     assert len((tmp_path / "report.html").read_bytes()) < 2_000_000
     assert "Worst pairs" not in report_of(tmp_path / "report.html", made_up()).text
+    assert "The worst pair of each of the worst logs" in page.text
+    assert f"pairs with fewer than {worst._MIN_POINTS} such points left out" in page.text
 
 
 def test_pictures_show_the_place_of_most_of_the_error():
@@ -464,6 +480,69 @@ def test_a_comparison_warns_of_different_points(tmp_path):
     assert page.row("two") == [f"{second['zeroflow']['num_points']:,} by zeroflow"]
     page = comparison_of(tmp_path / "comparison.html", [("one", first), ("two", made_up(logs=1))])
     assert page.row("one") == ["3 logs, 12 pairs"] and page.row("two") == ["1 log, 4 pairs"]
+    assert 'class="best"' not in page.source and "best of each row" not in page.text
+
+
+def test_a_log_without_a_three_way_error_is_not_passed_off_as_the_best(tmp_path):
+    metrics = made_up(4)
+    first, second, third, fourth = (found["av2-2023"] for found in metrics["per_log"].values())
+    first["three_way_epe"], first["fd"] = None, None
+    second["three_way_epe"], second["fd"] = None, 3.0
+    third["three_way_epe"], fourth["three_way_epe"] = 0.1, 0.2
+    page = report_of(tmp_path / "report.html", metrics)
+    logs = [row[0][:8] for row in page.rows if row and row[0] in metrics["per_log"]]
+    assert logs == ["00000003", "00000002", "00000001", "00000000"]
+    assert "Last, by the error of moving foreground: 2 logs without points in one of the three parts" in page.text
+    assert "Last, by" not in report_of(tmp_path / "report.html", made_up()).text
+
+
+def test_the_columns_of_many_runs_are_in_sight(tmp_path):
+    def by_speed(number):
+        runs = [(f"run {k}", made_up(seed=k)) for k in range(number)]
+        page = comparison_of(tmp_path / "comparison.html", runs)
+        check_pictures(page)
+        return page.source.partition('id="speed"')[2].partition("</section>")[0]
+
+    assert 'class="columns"' in by_speed(3)
+    assert 'class="columns"' not in by_speed(4), "the table has the whole width"
+
+
+def test_eight_runs_have_eight_marks_and_five_of_them_different_shapes():
+    def shape(run):
+        mark = ElementTree.fromstring(key_of(run))[0]
+        corners = [tuple(map(float, corner.split(","))) for corner in mark.get("points", "").split()]
+        return mark.tag, tuple(sorted(corners))
+
+    assert len({shape(run) for run in range(5)}) == 5
+    assert len({(shape(run), run % MARKS) for run in range(40)}) == 40
+
+
+_DEJAVU_PX = {"…": 12.0, "m": 11.69, "W": 11.87, "M": 10.36, "Q": 9.45, "g": 7.62, "d": 7.62, "9": 7.63, "-": 4.33,
+              "i": 3.33, "f": 4.22, "r": 4.93, "t": 4.71, " ": 3.81}  # widths at 12 px of a wide font that is common
+
+
+@pytest.mark.parametrize("label", ["9d9d9gd9…", "mmmm WWWW", "Qigg-MMMM", "Q" * 15, "d" * 60, "W" * 60, "fifit rift-frit"])
+def test_names_stay_inside_the_picture(label):
+    picture = ElementTree.fromstring(rows_of_dots([Row(label, [0.1], 0.2, "9,999,999")], "", notes="points", write=str))
+    name = next(mark for mark in picture.iter("text") if mark.text and mark.text[:2] == label[:2])
+    assert float(name.get("x")) - sum(_DEJAVU_PX[letter] for letter in name.text) >= 0
+    across = [float(mark.get("x1")) for mark in picture.iter("line") if mark.get("class") == "grid"]
+    assert max(across) - min(across) > 100, "there is room for the chart"
+
+
+def test_numbers_of_an_axis_do_not_touch():
+    for label in ("a", "a rather long name of a class"):
+        for low, high in ((0.0004, 0.09), (0.0004, 0.009), (0.02, 2.0), (0.0, 0.0)):
+            rows = [Row(label, [low], high, "5,646,676"), Row("b", [high], None)]
+            picture = ElementTree.fromstring(rows_of_dots(rows, "", write=str))
+            numbers = [mark for mark in picture.iter("text") if mark.get("text-anchor") == "middle"]
+            spans = []
+            for mark in numbers:
+                half = sum(12.0 if letter in "≤m" else 7.63 for letter in mark.text if letter not in " .") / 2
+                half += 3.81 * sum(letter in " ." for letter in mark.text) / 2
+                spans.append((float(mark.get("x")) - half, float(mark.get("x")) + half))
+            assert spans[0][0] >= 0 and all(one[1] < other[0] for one, other in zip(spans, spans[1:], strict=False))
+            assert numbers[-1].text.endswith(" m") and numbers[0].text.startswith("≤") == (low < 0.001)
 
 
 def test_a_comparison_holds_logs_and_classes_that_only_one_run_has(tmp_path):

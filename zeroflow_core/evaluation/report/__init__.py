@@ -13,7 +13,7 @@ from zeroflow_core.evaluation.report.definitions import definition_cards, defini
 from zeroflow_core.evaluation.report.markup import Markup, tag
 from zeroflow_core.evaluation.report.page import Section, document, facts, folded, section, table, warning, write_page
 from zeroflow_core.evaluation.report.worst_pairs import WorstPair, worst_pairs
-from zeroflow_core.evaluation.wording import count, duration, several
+from zeroflow_core.evaluation.wording import beside_others, count, duration, several
 
 __all__ = ["WorstPair", "write_comparison", "write_report"]
 
@@ -37,7 +37,7 @@ def write_report(path: Path, metrics: dict, pairs: Sequence[dict], worst: Sequen
         _distributions(metrics, pairs),
         *([worst_pairs(worst)] if worst else []),
     ]
-    header = [_about(metrics), _failures(metrics["failed"])]
+    header = [_about(metrics), _notes(metrics["run"]["notes"]), _failures(metrics["failed"])]
     write_page(path, document(metrics["run"]["name"], header, sections, f"zeroflow {metrics['run']['version']}"))
 
 
@@ -65,10 +65,14 @@ def _about(metrics: dict) -> Markup:
             ("Scored", f"{several(run['num_pairs'], 'pair')} of {several(run['num_logs'], 'log')}"),
             ("Method", run["method"]),
             *([("Checkpoint", run["checkpoint"])] if run.get("checkpoint") else []),
-            ("Time per pair, median", duration(run["seconds"]["median"])),
+            ("Time per pair, median", duration(run["seconds"]["median"]) + beside_others(run["jobs"])),
             ("Version", run["version"]),
         ]
     )
+
+
+def _notes(notes: Sequence[str]) -> list[Markup]:
+    return [tag("p", f"{note[:1].upper()}{note[1:].removesuffix('.')}.", class_="faint note") for note in notes]
 
 
 def _failures(failed: Sequence[dict]) -> Markup | None:

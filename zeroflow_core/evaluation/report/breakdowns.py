@@ -14,9 +14,10 @@ from zeroflow_core.evaluation.report.definitions import DEFINITIONS
 from zeroflow_core.evaluation.report.markup import Content, Markup, tag
 from zeroflow_core.evaluation.report.page import Section, folded, group_row, section, table, table_row
 from zeroflow_core.evaluation.results import PARTS
-from zeroflow_core.evaluation.wording import between, interval, metres, ratio, readable, share, short_names
+from zeroflow_core.evaluation.wording import between, interval, metres, ratio, readable, several, share, short_names
 
 _NAMED_LOGS = 24  # with more than these, the chart of the logs has no room for their names
+_RUNS_BESIDE_A_CHART = 3  # a table with a column for each of more runs is too wide for half of the page
 _BUCKET_MPS = 0.4
 _FASTEST_MPS = 20.6  # where the bucket of all that is faster is drawn
 _BUCKET_HEADING = ("EPE, m", "Speed, m/s", "Normalised")
@@ -73,7 +74,7 @@ def _by_speed(names: Sequence[str], runs: Sequence[dict]) -> Section:
             "div",
             _chart("Error by speed", groups, figures=False),
             _table(names, "Speed", groups),
-            class_="columns",
+            class_="columns" if len(names) <= _RUNS_BESIDE_A_CHART else "blocks",
         ),
     )
 
@@ -104,24 +105,21 @@ def _by_class(names: Sequence[str], runs: Sequence[dict]) -> Section:
 def _moving_and_standing(
     what: str, names: Sequence[str], groups: Callable[[str], list[_Group]], text: str
 ) -> Section:
-    halves = []
+    halves, below, beside = [], [], len(names) <= _RUNS_BESIDE_A_CHART
     for motion in ("moving", "standing"):
         known = [group for group in groups(motion) if any(one["num_points"] for one in group.of_runs)]
         chart = _chart(f"Error by {what.lower()}, {motion} points", known)
-        halves.append(
-            tag(
-                "div",
-                tag("h3", f"{motion.capitalize()} points"),
-                chart,
-                folded("Figures", _table(names, what, known)) if known else None,
-            )
-        )
+        title = f"{motion.capitalize()} points"
+        figures = folded("Figures" if beside else f"{title}: figures", _table(names, what, known)) if known else None
+        halves.append(tag("div", tag("h3", title), chart, figures if beside else None))
+        below.append(None if beside else figures)
     return section(
         what.lower(),
         f"Error by {what.lower()}",
         tag("p", text, class_="lead"),
         run_legend(names, zero=True),
         tag("div", halves, class_="columns"),
+        below,
     )
 
 
@@ -159,9 +157,10 @@ def _by_bucket(names: Sequence[str], runs: Sequence[dict]) -> Section:
         scores.append([readable(name), points, *cells])
         buckets += [group_row(readable(name), 2 + 3 * len(runs)), *_bucket_rows(of_runs)]
     text = (
-        "The score of the AV2 2024 challenge: the mean error in a bucket of speeds 0.4 m/s wide over the mean speed in "
-        "it, by class; 1 is answering no motion. The larger a dot, the more points. A class’s dynamic score is the "
-        "mean over its buckets from 0.4 m/s on, its static score the mean error below that, in metres."
+        "The score of the AV2 2024 challenge: the mean error in a bucket of speeds over the mean speed in it, by "
+        "class; 1 is answering no motion. A bucket is 0.04 m per pair wide, 0.4 m/s at 10 Hz. The larger a dot, the "
+        "more points. A class’s dynamic score is the mean over its buckets from 0.4 m/s on, its static score the mean "
+        "error below that, in metres; the mean of the classes counts each class alike, however many points it has."
     )
     return section(
         "buckets",
@@ -229,12 +228,22 @@ def _by_log(names: Sequence[str], runs: Sequence[dict]) -> Section:
     def three_way(log: str) -> list[float | None]:
         return [figure(run, log, av2_2023.NAME, "three_way_epe") for run in runs]
 
+    def worst(log: str, name: str) -> float:
+        """Of the runs; below zero where none has it."""
+        return max(-1.0 if (value := figure(run, log, av2_2023.NAME, name)) is None else value for run in runs)
+
     def pairs(log: str) -> str:
         return between([run["per_log"].get(log, {}).get("num_pairs", 0) for run in runs])
 
     every = dict.fromkeys(log for run in runs for log in run["per_log"])
-    logs = sorted(every, key=lambda log: -max(value or 0.0 for value in three_way(log)))
-    label = "Three-way error of each log"
+    logs = sorted(every, key=lambda log: (worst(log, "three_way_epe"), worst(log, "fd")), reverse=True)
+    label, text = "Three-way error of each log", "Three-way end-point error of AV2 2023, the worst log first."
+    without = sum(worst(log, "three_way_epe") < 0 for log in logs)
+    if without:
+        text += (
+            f" Last, by the error of moving foreground: {several(without, 'log')} without points in one of the three "
+            "parts, and so without such an error."
+        )
     if len(logs) <= _NAMED_LOGS:
         shown = zip(logs, short_names(logs), strict=True)
         rows = [Row(short, three_way(log), None, pairs(log)) for log, short in shown]
@@ -255,7 +264,7 @@ def _by_log(names: Sequence[str], runs: Sequence[dict]) -> Section:
     return section(
         "logs",
         "Error by log",
-        tag("p", "Three-way end-point error of AV2 2023, the worst log first.", class_="lead"),
+        tag("p", text, class_="lead"),
         run_legend(names, zero=False),
         chart,
         folded("Figures of every log", table(heading, cells, over=over)),

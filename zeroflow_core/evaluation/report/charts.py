@@ -15,6 +15,8 @@ from zeroflow_core.evaluation.report.page import MARKS
 
 HALF, FULL = 548, 1136  # width of a chart in a column, and across both
 _SMALLEST = 1e-3  # metres; where an axis of errors ends at the latest
+_WIDEST_LABEL = 240  # pixels, in a chart of rows
+_SHAPES = 5  # of marks
 
 Values = Sequence[float | None]  # one a run
 
@@ -73,7 +75,7 @@ def rows_of_dots(
         return nothing()
     height = 18 + 8 * runs
     labels = [_shortened(row.label) for row in rows]
-    left = 16 + max(map(_width, labels))
+    left = max(16 + max(map(_width, labels)), 30)  # half of the axis's first number is on the left of it
     right = HALF - 14 - max(_width(text) for text in (notes, *(row.note for row in rows)))  # of the errors
     written = write is not None and runs == 1
     axis = _error_axis(known, left, right - (82 if written else 22))
@@ -171,9 +173,8 @@ def histogram(
         if tick == round(tick):
             marks.append(_line(left, up.at(tick), right, up.at(tick), "grid"))
             marks.append(tag("text", f"{tick:,.0f}", x=left - 6, y=up.at(tick) + 4, text_anchor="end", class_="faint"))
-    for tick in across.ticks:
-        text = f"{tick:.5g} {unit}" if tick == across.ticks[-1] else f"{tick:.5g}"
-        marks.append(tag("text", text, x=across.at(tick), y=bottom + 18, text_anchor="middle", class_="faint"))
+    written = [(across.at(tick), f"{tick:.5g}") for tick in across.ticks]
+    marks += _numbers(_with_unit(written, unit), bottom + 18)
     wide = (right - left) / bars
     for k, count in enumerate(counts):
         if count:
@@ -277,22 +278,43 @@ def _dot(x: float, y: float, run: int, radius: float, beyond: str | None = None)
         return _polygon([(x - r, y), (x + r, y - r), (x + r, y + r)], class_)
     if beyond == "up":
         return _polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], class_)
-    if run % 4 == 1:
+    shape = run % _SHAPES
+    if shape == 1:
         return _polygon([(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)], class_)
-    if run % 4 == 2:
+    if shape == 2:
         return tag("rect", x=x - 0.9 * r, y=y - 0.9 * r, width=1.8 * r, height=1.8 * r, class_=class_)
-    if run % 4 == 3:
+    if shape == 3:
         return _polygon([(x, y + 1.2 * r), (x + 1.15 * r, y - 0.8 * r), (x - 1.15 * r, y - 0.8 * r)], class_)
+    if shape == 4:
+        long, thin = 1.25 * r, 0.42 * r
+        arm = [(-thin, -long), (thin, -long), (thin, -thin)]
+        corners = [*arm, *((-v, u) for u, v in arm), *((-u, -v) for u, v in arm), *((v, -u) for u, v in arm)]
+        return _polygon([(x + u, y + v) for u, v in corners], class_)
     return tag("circle", cx=x, cy=y, r=r, class_=class_)
 
 
 def _width(text: str) -> float:
-    """Pixels that a text takes, rather too many than too few: fonts differ."""
-    return sum(7.8 if letter.isupper() or letter.isdigit() else 6.4 for letter in text)
+    """Pixels that a text takes, rather too many than too few: fonts differ, and DejaVu, a wide one, is common."""
+    return sum(map(_width_of, text))
+
+
+def _width_of(letter: str) -> float:
+    if letter in "ijl.,:;'|!I ":
+        return 4.4
+    if letter in "frt-()[]/":
+        return 5.6
+    if letter in "mwMW…@%&+<=>" or letter > "\u1fff":
+        return 12.2
+    return 9.6 if letter.isupper() or not letter.isascii() else 7.8
 
 
 def _shortened(label: str) -> str:
-    return label if len(label) <= 34 else f"{label[:16]}…{label[-16:]}"
+    """Its beginning and its end, where all of it would leave no room for the chart."""
+    kept, text = len(label), label
+    while _width(text) > _WIDEST_LABEL:
+        kept -= 1
+        text = f"{label[: (kept + 1) // 2]}…{label[len(label) - kept // 2 :]}"
+    return text
 
 
 def _polygon(corners: Sequence[tuple[float, float]], class_: str) -> Markup:
@@ -305,15 +327,28 @@ def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
 
 def _grid_across(axis: Axis, top: float, bottom: float, *, below: bool) -> list[Markup]:
     """Lines and numbers in metres. below: there are values that lie before the axis begins"""
-    marks, ticks = [], axis.ticks
-    for tick in ticks:
-        x = axis.at(tick)
-        marks.append(_line(x, top, x, bottom, "grid"))
-        text = f"{tick:g} m" if tick == ticks[-1] else f"{tick:g}"
-        if tick == axis.low and below:
-            text = f"≤ {text}"
-        marks.append(tag("text", text, x=x, y=bottom + 18, text_anchor="middle", class_="faint"))
-    return marks
+    written = [(axis.at(tick), f"≤ {tick:g}" if tick == axis.low and below else f"{tick:g}") for tick in axis.ticks]
+    lines = [_line(x, top, x, bottom, "grid") for x, _ in written]
+    return lines + _numbers(_with_unit(written, "m"), bottom + 18)
+
+
+def _with_unit(written: list[tuple[float, str]], unit: str) -> list[tuple[float, str]]:
+    """The last number of an axis says what all are in."""
+    return [*written[:-1], *((x, f"{text} {unit}") for x, text in written[-1:])]
+
+
+def _numbers(written: Sequence[tuple[float, str]], y: float) -> list[Markup]:
+    """Below an axis that runs across, each around its x. The last is there, others where they touch no neighbour."""
+
+    def touch(one: tuple[float, str], other: tuple[float, str]) -> bool:
+        return other[0] - one[0] < (_width(one[1]) + _width(other[1])) / 2 + 4
+
+    *others, last = written
+    shown: list[tuple[float, str]] = []
+    for number in others:
+        if not (shown and touch(shown[-1], number)) and not touch(number, last):
+            shown.append(number)
+    return [tag("text", text, x=x, y=y, text_anchor="middle", class_="faint") for x, text in (*shown, last)]
 
 
 def _error_axis(known: Sequence[float], start: float, end: float) -> Axis:

@@ -23,11 +23,12 @@ _WRITE: dict[Kind, Callable[[float | None], str]] = {
 
 def compared_runs(names: Sequence[str], runs: Sequence[dict]) -> Section:
     """What the runs are, and their figures by every definition."""
+    fair = mismatch(runs) is None
     titles = {**{one.key: one.title for one in DEFINITIONS}, RUN: "Run time"}
     rows: list = []
     for definition, figures in FIGURES.items():
         rows.append(group_row(titles[definition], 1 + len(runs)))
-        rows += [[one.name, *_marked(one, [one.of(run[definition]) for run in runs])] for one in figures]
+        rows += [[one.name, *_written(one, [one.of(run[definition]) for run in runs], fair)] for one in figures]
     about = [
         [
             name,
@@ -40,12 +41,13 @@ def compared_runs(names: Sequence[str], runs: Sequence[dict]) -> Section:
         ]
         for name, run in zip(names, runs, strict=True)
     ]
+    caption = "The best of each row is marked." if fair else ""
     return section(
         "figures",
         "Figures",
         run_legend(names, zero=False),
         table(["Run", "Method", "Data", "Split", "Logs", "Pairs", "Failed"], about, class_="prose"),
-        tag("div", table(["", *names], rows, caption="The best of each row is marked."), class_="blocks"),
+        tag("div", table(["", *names], rows, caption=caption), class_="blocks"),
     )
 
 
@@ -61,8 +63,8 @@ def incomparable(names: Sequence[str], runs: Sequence[dict]) -> Markup | None:
     )
 
 
-def _marked(figure: Figure, values: Sequence[float | None]) -> list[Content]:
-    """The values as text, the best with a mark."""
+def _written(figure: Figure, values: Sequence[float | None], fair: bool) -> list[Content]:
+    """The values as text, the best with a mark where it is fair to compare them."""
     texts = [_WRITE[figure.kind](value) for value in values]
-    best = best_text(figure, values, texts)
+    best = best_text(figure, values, texts) if fair else None
     return [tag("strong", text, class_="best") if text == best else text for text in texts]

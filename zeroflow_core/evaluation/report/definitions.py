@@ -24,24 +24,26 @@ DEFINITIONS = (
     Definition(
         av2_2023.NAME,
         "AV2 2023 challenge",
-        "Counts every point with a valid label and `|x|, |y| ≤ 50 m` that lies more than 0.3 m above the map’s ground; "
-        "foreground is what lies in a box of AV2’s 30 classes, road signs included; dynamic is what moves 0.05 m per "
-        "pair or more; background that moves is in no part.",
+        "Counts every point with a valid label and `|x|, |y| ≤ 50 m` that the labels don’t mark as ground: AV2’s own "
+        "mark what lies at most 0.3 m above the map’s ground, simulated logs the true ground, and where there are only "
+        "boxes, AV2’s rule marks it; foreground is what lies in a box of AV2’s 30 classes, road signs included; "
+        "dynamic is what moves `0.05 m` per pair or more; background that moves is in no part.",
     ),
     Definition(
         av2_2024.NAME,
         "AV2 2024 challenge",
         "Counts every point with a valid label and `|x|, |y| < 35 m`, `|z| < 2.5 m` in the second sweep’s frame that "
         "lies more than 0.4 m above the map’s ground; foreground is cars, other vehicles, pedestrians and riders; "
-        "dynamic is what moves 0.05 m per pair or more; signs, their trailers and animals count nowhere.",
+        "dynamic is what moves `0.05 m` per pair or more, `0.5 m/s` at `10 Hz`; signs, their trailers and animals "
+        "count nowhere.",
     ),
     Definition(
         zeroflow_paper.NAME,
         "ZeroFlow paper",
         "Counts every point with `|x|, |y| ≤ 35 m` and `−3 ≤ z < 3 m` that lies more than 0.4 m above the map’s "
         "ground, with a valid label or not; foreground is pedestrians, riders, all vehicles and trailers; dynamic is "
-        "what moves 0.5 m/s or more; background is the rest, signs, cones and barrels included, at any speed; animals "
-        "count nowhere.",
+        "what moves `0.05 m` per pair or more, `0.5 m/s` at `10 Hz`; background is the rest, signs, cones and barrels "
+        "included, at any speed; animals count nowhere.",
     ),
 )
 
@@ -54,8 +56,9 @@ def definition_cards(metrics: dict) -> Section:
         "Three-way end-point error",
         tag(
             "p",
-            "The mean of three errors, each a mean over points. Three definitions are in use; they score different "
-            "points and sort them differently, so their figures must not be compared with each other. Covered is the "
+            "The mean of three errors, each a mean over the points of all pairs and logs together. Three definitions "
+            "are in use; they score different points and sort them differently, so their figures must not be compared "
+            "with each other. Covered is the "
             "share of the scored points to which the method gives a flow; at the others it counts as saying that they "
             "stand still.",
             class_="lead",
@@ -125,7 +128,12 @@ def _details_zeroflow(figures: dict) -> Markup:
         each = [text for one in found["by_speed"] for text in (count(one["num_points"]), metres(one["epe"]))]
         rows.append([readable(name), count(found["num_points"]), metres(found["epe"]), *each])
     return join(
-        table(["Class", *("Points", "EPE, m") * (1 + len(bins))], rows, over=over),
+        table(
+            ["Class", *("Points", "EPE, m") * (1 + len(bins))],
+            rows,
+            over=over,
+            caption="Speeds are metres per pair at 10 Hz.",
+        ),
         tag(
             "p",
             "Of the moving foreground, ",

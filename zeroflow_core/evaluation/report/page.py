@@ -58,6 +58,7 @@ nav a:hover { text-decoration: underline; }
 dl.facts { display: flex; flex-wrap: wrap; gap: 14px 36px; margin: 0; }
 dl.facts div { min-width: 0; }
 dl.facts dt { font-size: 12.5px; color: var(--faint); }
+.note { margin: 14px 0 0; font-size: 14px; } .note + .note { margin-top: 4px; }
 dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 
 .columns { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 32px 40px; }

@@ -67,8 +67,9 @@ def worst_pairs(pairs: Sequence[WorstPair]) -> Section:
         "Worst pairs",
         tag(
             "p",
-            "The pairs with the largest mean error of moving foreground (AV2 2023), from above, driving to the right. "
-            "Estimate and truth have the same colours.",
+            "The worst pair of each of the worst logs, and more of the same logs only where these are too few; by the "
+            "mean error of moving foreground (AV2 2023), pairs with fewer than 20 such points left out. From above, "
+            "driving to the right; estimate and truth have the same colours.",
             class_="lead",
         ),
         _legend(),
