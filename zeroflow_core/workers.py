@@ -19,6 +19,7 @@ from typing import Any
 
 from zeroflow_core.errors import ZeroFlowError
 
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the others have the other cores
 _FAREWELL_S = 15.0  # for a process to remove what it has half written
 
 
@@ -81,6 +82,7 @@ def _start() -> tuple[Connection, subprocess.Popen]:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            env=os.environ | _ONE_THREAD,
         )
     return Connection(ours.detach()), process
 
@@ -106,9 +108,6 @@ def _cause_of_death(process: subprocess.Popen) -> str:
 def work(descriptor: int) -> None:
     """Run in a worker: do the tasks that come through the socket `descriptor` until it closes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that half-written folders vanish
-    import torch
-
-    torch.set_num_threads(1)  # the others have the other cores
     connection = Connection(descriptor)
 
     def report(content: Any) -> None:
