@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from zeroflow_core.cli import evaluate as command
-from zeroflow_core.cli import main
+from zeroflow_core.cli import main, progress
 from zeroflow_core.cli.compare import names_of
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.datasets.av2 import Log
@@ -124,6 +124,37 @@ def test_failed_pairs_are_listed_and_the_others_scored(root, tmp_path, monkeypat
     assert [pair["index"] for pair in _metrics(tmp_path / "out")["failed"]] == [0, 1, 2]
 
 
+def test_an_archive_that_failed_pairs_prevent_is_missed(root, tmp_path, monkeypatch):
+    def failing(self, log, i, pair):
+        raise ZeroFlowError("cursed")
+
+    with monkeypatch.context() as cursed:
+        cursed.setattr(methods.ZeroMethod, "flow", failing)
+        arguments = (root, tmp_path / "out", "--method", "zero", "--submission", 2024)
+        result = _evaluate(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("\nno archive: some of its pairs failed; run the same command again\n")
+    result = _evaluate(*arguments)
+    assert result.exit_code == 0 and "no archive" not in result.output and "submission-2024.zip" in result.output
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(root, tmp_path, monkeypatch):
+    flow = methods.ZeroMethod.flow
+
+    def interrupted(self, log, i, pair):
+        if (log.log_id, i) == ("b", 0):
+            raise KeyboardInterrupt
+        return flow(self, log, i, pair)
+
+    with monkeypatch.context() as hasty:
+        hasty.setattr(methods.ZeroMethod, "flow", interrupted)
+        result = _evaluate(root, tmp_path / "out", "--method", "zero")
+    assert result.exit_code == 130 and result.stdout == ""
+    assert result.stderr == "Stopped; the same command goes on from here.\n"
+    result = _evaluate(root, tmp_path / "out", "--method", "zero")
+    assert result.exit_code == 0 and result.output.endswith("(3 pairs were there already)\n")
+
+
 def test_a_damaged_sweep_is_named(root, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     log = Log(tmp_path / "data" / "sensor" / "val" / "b")
@@ -168,6 +199,11 @@ def test_logs_without_labels_can_only_be_submitted(root, tmp_path):
         (("--labels", "nowhere", "--method", "labels"), "there is no folder nowhere"),
         (("--masks", "masks.zip"), "--masks masks.zip is for --submission 2023"),
         (("--supervised",), "--supervised is said in a submission of 2024 only"),
+        (("--method", "zero", "--checkpoint", "x.ckpt"), "--checkpoint x.ckpt is for --method student; --method zero"),
+        (("--method", "zero", "--device", "cpu"), "--device cpu is for --method student"),
+        (("--method", "zero", "--engine", "fast"), "--engine fast is for --method student"),
+        (("--method", "labels", "--precision", "bf16"), "--precision bf16 is for --method student; --method labels"),
+        (("--method", "labels", "--ground", "none"), "--ground none is for --method student; --method labels does not"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(root, tmp_path, arguments, says):
@@ -195,17 +231,33 @@ def test_another_run_in_the_folder_is_told(root, runs):
 def test_the_bar_shows_pairs_speed_and_error_and_what_was_there_already(monkeypatch):
     clock = iter([100.0, 104.0, 105.0, 106.0])
     monkeypatch.setattr(command, "monotonic", lambda: next(clock))
-    with progress_bar() as progress:
-        bar = command._Bar(progress, "Evaluating zero")
+    with progress_bar() as bars:
+        bar = command._Bar(bars, "Evaluating zero")
         bar.show(Progress(4, 10, 0, 0.2))
         bar.show(Progress(6, 10, 1, 0.25))
-        task = progress.tasks[0]
+        task = bars.tasks[0]
         assert (bar.kept, task.completed, task.total) == (4, 6, 10)
         assert task.fields["note"] == "0.5 pairs/s, three-way 0.2500 m, 1 failed"
         bar.show(Progress(7, 10, 0, None))
         assert task.fields["note"] == "0.6 pairs/s"
         bar.show(Progress(10, 10, 1, 0.25))
         assert task.fields["note"] == "writing the report"
+
+
+def test_a_log_gets_a_line_a_minute(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(progress, "monotonic", lambda: clock[0])
+    with progress_bar() as bar:
+        task = bar.add_task("Evaluating zero", total=2000, note="")
+        for clock[0] in (1.0, 59.0):
+            bar.update(task, advance=1)
+        assert capsys.readouterr().err == "", "none for short runs"
+        for clock[0] in (61.0, 62.0, 100.0, 120.0):
+            bar.update(task, advance=500, note="8.2 pairs/s")
+        assert capsys.readouterr().err == "Evaluating zero: 502 of 2,000, 8.2 pairs/s\n"
+        clock[0] = 121.5
+        bar.update(task, completed=2000, note="")
+    assert capsys.readouterr() == ("", "Evaluating zero: 2,000 of 2,000\n")
 
 
 def test_the_bar_is_on_the_terminal_and_nowhere_else(root, tmp_path):

@@ -521,7 +521,9 @@ _DEJAVU_PX = {"…": 12.0, "m": 11.69, "W": 11.87, "M": 10.36, "Q": 9.45, "g": 7
               "i": 3.33, "f": 4.22, "r": 4.93, "t": 4.71, " ": 3.81}  # widths at 12 px of a wide font that is common
 
 
-@pytest.mark.parametrize("label", ["9d9d9gd9…", "mmmm WWWW", "Qigg-MMMM", "Q" * 15, "d" * 60, "W" * 60, "fifit rift-frit"])
+@pytest.mark.parametrize(
+    "label", ["9d9d9gd9…", "mmmm WWWW", "Qigg-MMMM", "Q" * 15, "d" * 60, "W" * 60, "fifit rift-frit"]
+)
 def test_names_stay_inside_the_picture(label):
     picture = ElementTree.fromstring(rows_of_dots([Row(label, [0.1], 0.2, "9,999,999")], "", notes="points", write=str))
     name = next(mark for mark in picture.iter("text") if mark.text and mark.text[:2] == label[:2])

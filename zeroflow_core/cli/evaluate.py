@@ -16,8 +16,10 @@ from zeroflow_core.evaluation.wording import several
 if TYPE_CHECKING:
     import rich.progress
 
+    from zeroflow_core.evaluation.methods import Settings
     from zeroflow_core.evaluation.run import Progress
 
+_STUDENTS = ("checkpoint", "ground", "device", "engine", "precision")  # options that only the student reads
 _TOLD = 5  # failed pairs on screen; metrics.json has all
 
 
@@ -75,8 +77,8 @@ def evaluate(
     from zeroflow_core.evaluation.methods import Settings
     from zeroflow_core.evaluation.tables import print_run
 
-    _check_companions(method, labels, submission, masks, supervised)
     settings = Settings(data, split, method, checkpoint, labels, ground, device, engine, precision, tuple(log or ()))
+    _check_companions(settings, submission, masks, supervised)
     with progress_bar() as progress:
         bar = _Bar(progress, f"Evaluating {method}")
         outcome = run.evaluate(
@@ -96,7 +98,7 @@ def evaluate(
     if outcome.archive is not None:
         print(f"{outcome.archive}: for the server of the {submission} challenge")
     if outcome.failed:
-        _complain(outcome.failed)
+        _complain(outcome.failed, no_archive=submission is not None and outcome.archive is None)
         raise typer.Exit(1)
 
 
@@ -131,19 +133,22 @@ class _Bar:
         return ", ".join(note)
 
 
-def _check_companions(
-    method: str, labels: Path | None, submission: int | None, masks: Path | None, supervised: bool
-) -> None:
+def _check_companions(settings: Settings, submission: int | None, masks: Path | None, supervised: bool) -> None:
     """An option that would do nothing is a mistake: the figures would be of something else than was meant."""
+    method, labels = settings.method, settings.labels
     if labels is not None and method != "labels":
         raise ZeroFlowError(f"--labels {labels} is for --method labels; --method {method} does not read it")
+    for name in _STUDENTS if method in ("zero", "labels") else ():
+        given = getattr(settings, name)
+        if given != getattr(type(settings), name):
+            raise ZeroFlowError(f"--{name} {given} is for --method student; --method {method} does not read it")
     if masks is not None and submission != 2023:
         raise ZeroFlowError(f"--masks {masks} is for --submission 2023; add that, or leave it out")
     if supervised and submission != 2024:
         raise ZeroFlowError("--supervised is said in a submission of 2024 only; add --submission 2024, or leave it out")
 
 
-def _complain(failed: list[dict]) -> None:
+def _complain(failed: list[dict], *, no_archive: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -152,4 +157,6 @@ def _complain(failed: list[dict]) -> None:
     lines += [f"  {pair['log']}, pair {pair['index']}: {pair['error']}" for pair in failed[:_TOLD]]
     if len(failed) > _TOLD:
         lines.append(f"  … and {len(failed) - _TOLD:,} more, see 'failed' in metrics.json")
+    if no_archive:
+        lines.append("no archive: some of its pairs failed; run the same command again")
     console.print(Text("\n".join(lines), "red"), soft_wrap=True)
