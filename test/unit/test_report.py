@@ -438,6 +438,15 @@ def test_worst_pairs_show_estimate_truth_and_error(tmp_path):
     assert f"pairs with fewer than {worst._MIN_POINTS} such points left out" in page.text
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_flow_beyond_all_measure_is_in_the_picture(tmp_path):
+    pair = worst_pair()
+    pair.estimate[:200] = np.finfo(np.float32).max
+    assert (pair.error[:200] > 1e38).all()
+    page = report_of(tmp_path / "report.html", made_up(), worst=[pair])
+    assert "40 m across, around 20 m ahead and 5 m to the left" in page.text
+
+
 def test_pictures_show_the_place_of_most_of_the_error():
     pair = worst_pair(at=(-30.0, 12.0))
     (x, y), across = where_the_error_is(pair.points, pair.error)

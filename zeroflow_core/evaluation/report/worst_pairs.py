@@ -26,6 +26,7 @@ _WHOLE = 104.0  # metres across a picture that shows everything scored
 _WINDOWS = (40.0, 60.0, 80.0)  # metres across one that shows a part
 _MARGIN = 0.08  # of a picture, to each side of what it should show
 _SHARE = 0.7  # of the error that such a part must hold
+_FASTEST = 1e6  # metres per pair; a picture shows no more than the heading of an estimate beyond all measure
 _GREY, _FAINT = "#7d8794", "#3c444f"  # of points that are right, and not scored
 
 
@@ -55,8 +56,8 @@ class WorstPair:
 
     @property
     def error(self) -> np.ndarray:
-        """(N,) float32 metres, 0 where not scored."""
-        error = np.linalg.norm(self.estimate - self.truth, axis=1)
+        """(N,) float64 metres, 0 where not scored."""
+        error = np.linalg.norm(self.estimate.astype(np.float64) - self.truth, axis=1)  # squares may be beyond float32
         return np.where(self.scored & np.isfinite(error), error, 0.0)
 
 
@@ -102,7 +103,7 @@ def _pair(pair: WorstPair) -> Markup:
     look = {"size": (_SIDE, _SIDE), "metres_across": across, "centre": centre, "magnify": _MAGNIFY}
     known = {"scored": pair.scored, "covered": pair.covered}
     views = {
-        "Estimate": draw_birds_eye(pair.points, pair.estimate / pair.dt, legend=False, **look),
+        "Estimate": draw_birds_eye(pair.points, np.clip(pair.estimate, -_FASTEST, _FASTEST) / pair.dt, legend=False, **look),
         "Truth": draw_birds_eye(pair.points, pair.truth / pair.dt, legend=False, **look),
         "Error": draw_error_view(pair.points, pair.error, **known, **look),
     }
