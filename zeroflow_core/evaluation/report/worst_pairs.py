@@ -102,8 +102,9 @@ def _pair(pair: WorstPair) -> Markup:
     centre, across = where_the_error_is(pair.points, pair.error)
     look = {"size": (_SIDE, _SIDE), "metres_across": across, "centre": centre, "magnify": _MAGNIFY}
     known = {"scored": pair.scored, "covered": pair.covered}
+    estimate = np.clip(pair.estimate, -_FASTEST, _FASTEST)
     views = {
-        "Estimate": draw_birds_eye(pair.points, np.clip(pair.estimate, -_FASTEST, _FASTEST) / pair.dt, legend=False, **look),
+        "Estimate": draw_birds_eye(pair.points, estimate / pair.dt, legend=False, **look),
         "Truth": draw_birds_eye(pair.points, pair.truth / pair.dt, legend=False, **look),
         "Error": draw_error_view(pair.points, pair.error, **known, **look),
     }
