@@ -125,7 +125,8 @@ class _Bar:
             return "writing the report"
         if now.done == self.kept:
             return ""
-        note = [f"{(now.done - self.kept) / max(monotonic() - self._start, 1e-3):.1f} pairs/s"]
+        rate = (now.done - self.kept) / max(monotonic() - self._start, 1e-3)
+        note = [f"{rate:.1f} pairs/s" if rate >= 0.1 else f"{1 / rate:.0f} s a pair"]
         if now.three_way_epe is not None:
             note.append(f"three-way {now.three_way_epe:.4f} m")
         if now.failed:
