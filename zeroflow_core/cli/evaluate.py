@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from zeroflow_core.evaluation.methods import Settings
     from zeroflow_core.evaluation.run import Progress
 
-_STUDENTS = ("checkpoint", "ground", "device", "engine", "precision")  # options that only the student reads
 _TOLD = 5  # failed pairs on screen; metrics.json has all
 
 
@@ -135,14 +134,11 @@ class _Bar:
 
 
 def _check_companions(settings: Settings, submission: int | None, masks: Path | None, supervised: bool) -> None:
-    """An option that would do nothing is a mistake: the figures would be of something else than was meant."""
+    """An option that would do nothing is a mistake: the figures would be of something else than was meant. Those of the
+    student may stand beside any method, so that one command line serves them all."""
     method, labels = settings.method, settings.labels
     if labels is not None and method != "labels":
         raise ZeroFlowError(f"--labels {labels} is for --method labels; --method {method} does not read it")
-    for name in _STUDENTS if method in ("zero", "labels") else ():
-        given = getattr(settings, name)
-        if given != getattr(type(settings), name):
-            raise ZeroFlowError(f"--{name} {given} is for --method student; --method {method} does not read it")
     if masks is not None and submission != 2023:
         raise ZeroFlowError(f"--masks {masks} is for --submission 2023; add that, or leave it out")
     if supervised and submission != 2024:
