@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_file
 from zeroflow_ros.child import Child, child
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def demo(
             witness = _play(console, source, out, checkpoint, device)
         picture = _draw(witness, source, out)
         summary = sum_up(source.name, source.num_points, witness, picture)
-        _write(out / "summary.json", lambda path: path.write_text(json.dumps(summary, indent=2) + "\n"))
+        with new_file(out / "summary.json", "w") as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
     except OSError as error:
         raise ZeroFlowError(f"cannot write to {out}: {error}") from error
     console.print(table(summary))
@@ -268,18 +270,9 @@ def _draw(witness: Witness, source: _Source, out: Path) -> Path | None:
     title = "Scene flow, as the node published it"
     image = draw_birds_eye(shot.points, shot.velocity, shot.objects, title=title, subtitle=subtitle)
     picture = out / "demo.png"
-    _write(picture, lambda path: image.save(path, format="PNG", optimize=True))
+    with new_file(picture, "wb") as file:
+        image.save(file, format="PNG", optimize=True)
     return picture
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """`path` appears complete or stays as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _keep_to_ourselves() -> None:

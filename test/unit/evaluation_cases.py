@@ -15,8 +15,9 @@ from pyarrow import feather
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.evaluation import tally as tallies
-from zeroflow_core.evaluation.truth import Av2Labels, Estimate, PairTruth, SceneFlowLabels
+from zeroflow_core.evaluation.truth import Av2Labels, Estimate, PairTruth, SceneFlowLabels, read_truth
 from zeroflow_core.geometry import SE3
+from zeroflow_core.simulation.log import simulate_log
 
 AV2_LOG = "av2/sensor/val/7fab2350-7eaf-3b7e-a39d-6937a4c1bede"
 TRI_LOGS = (
@@ -25,6 +26,8 @@ TRI_LOGS = (
 )
 
 STANDING = SE3.identity()
+
+NO_CHALLENGE_JUDGE = "bucketed-scene-flow-eval is not installed: it comes with the extra 'dev', below Python 3.13"
 
 
 # --- by hand -----------------------------------------------------------------------------------------------
@@ -194,6 +197,19 @@ def noisy(truth: PairTruth) -> Estimate:
 
 
 METHODS = {"zero": zero, "perfect": perfect, "noisy": noisy}
+
+
+def truths_of(folder: Path) -> list[PairTruth]:
+    """The labelled pairs of a log."""
+    log = Log(folder)
+    return [read_truth(log, i) for i in range(len(log) - 1)]
+
+
+def simulated_logs(folder: Path) -> list[Path]:
+    """In `folder`, a log with flow labels, and the same with cuboids alone, some of which end: invalid points."""
+    simulate_log(folder / "labels", seed=23, sweeps=3, scanner="small", scene="junction")
+    labelled_by_cuboids(folder / "labels", folder / "cuboids")
+    return [folder / "labels", folder / "cuboids"]
 
 
 def labelled_by_cuboids(source: Path, target: Path) -> None:

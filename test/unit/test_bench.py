@@ -264,11 +264,12 @@ def test_unknown_names_are_refused_before_any_work(command, logs: Path):
 
 def test_folders_without_what_is_needed_end_in_a_sentence(logs: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
     for arguments, sentence in [
         (["--data", tmp_path / "nowhere"], "there is no folder"),
         (["--data", tmp_path / "empty"], "no AV2 log in"),
         (["--data", logs, "--synthetic", tmp_path / "empty"], "no AV2 log in"),
-        (["--data", logs, "--synthetic", logs, "--json", tmp_path / "no" / "file"], "cannot write"),
+        (["--data", logs, "--synthetic", logs, "--json", tmp_path / "file" / "a.json"], "cannot write"),
     ]:
         done = run("realism", *arguments)
         assert isinstance(done.exception, ZeroFlowError) and sentence in str(done.exception), done.output

@@ -29,20 +29,19 @@ from evaluation_cases import (
     figures_of,
     just_above,
     just_below,
-    labelled_by_cuboids,
     mean_error,
     of_length,
     perfect,
     pooled_figures,
+    simulated_logs,
+    truths_of,
     with_errors,
     zero,
 )
 
-from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.evaluation import av2_2023
-from zeroflow_core.evaluation.truth import Estimate, PairTruth, read_truth
+from zeroflow_core.evaluation.truth import Estimate, PairTruth
 from zeroflow_core.geometry import SE3
-from zeroflow_core.simulation.log import simulate_log
 
 PARTS = ("fd", "fs", "bs")
 
@@ -243,16 +242,7 @@ def test_a_part_without_points_has_no_figures():
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory) -> list[Path]:
-    """A simulated log with flow labels, and the same with cuboids alone, some of which end: invalid points."""
-    folder = tmp_path_factory.mktemp("simulated")
-    simulate_log(folder / "labels", seed=22, sweeps=3, scanner="small", scene="junction")
-    labelled_by_cuboids(folder / "labels", folder / "cuboids")
-    return [folder / "labels", folder / "cuboids"]
-
-
-def truths_of(folder: Path) -> list[PairTruth]:
-    log = Log(folder)
-    return [read_truth(log, i) for i in range(len(log) - 1)]
+    return simulated_logs(tmp_path_factory.mktemp("simulated"))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from evaluation_cases import (
     AV2_LOG,
     METHODS,
+    NO_CHALLENGE_JUDGE,
     TRI_LOGS,
     Point,
     count,
@@ -20,11 +21,12 @@ from evaluation_cases import (
     estimate_of,
     figures_of,
     just_below,
-    labelled_by_cuboids,
     mean_error,
     perfect,
     pooled_figures,
     scene_flow_truth,
+    simulated_logs,
+    truths_of,
     with_errors,
     zero,
 )
@@ -32,7 +34,7 @@ from pyarrow import feather
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.evaluation import av2_2024
-from zeroflow_core.evaluation.truth import Estimate, PairTruth, read_truth
+from zeroflow_core.evaluation.truth import Estimate, PairTruth
 from zeroflow_core.geometry import SE3
 from zeroflow_core.simulation.log import simulate_log
 
@@ -259,24 +261,20 @@ def logs(test_data, tmp_path_factory) -> dict[str, Path]:
     """Every labelled log by its name, the simulated ones with fast traffic, ended tracks and cuboids alone."""
     folder = tmp_path_factory.mktemp("logs")
     simulate_log(folder / "highway", seed=24, sweeps=2, scanner="small", scene="highway")
-    simulate_log(folder / "junction", seed=23, sweeps=3, scanner="small", scene="junction")
-    labelled_by_cuboids(folder / "junction", folder / "ended")
     real = [test_data / name for name in (AV2_LOG, *TRI_LOGS)]
-    return {path.name: path for path in (*real, folder / "highway", folder / "junction", folder / "ended")}
+    return {path.name: path for path in (*real, folder / "highway", *simulated_logs(folder))}
 
 
 @pytest.fixture(scope="module")
 def truths(logs) -> dict[str, list[PairTruth]]:
-    opened = {name: Log(path) for name, path in logs.items()}
-    return {name: [read_truth(log, i) for i in range(len(log) - 1)] for name, log in opened.items()}
+    return {name: truths_of(path) for name, path in logs.items()}
 
 
 class Judge:
     """The challenge's two evaluators."""
 
     def __init__(self, folder: Path) -> None:
-        reason = "bucketed-scene-flow-eval is not installed: it comes with the extra 'dev', below Python 3.13"
-        pytest.importorskip("bucketed_scene_flow_eval.eval", reason=reason, exc_type=ImportError)
+        pytest.importorskip("bucketed_scene_flow_eval.eval", reason=NO_CHALLENGE_JUDGE, exc_type=ImportError)
         from bucketed_scene_flow_eval.datasets.argoverse2 import argoverse_scene_flow, av2_metacategories
         from bucketed_scene_flow_eval.eval import BucketedEPEEvaluator, ThreeWayEPEEvaluator
 
@@ -451,7 +449,7 @@ def test_no_motion_scores_one_and_the_truth_nothing(truths):
 def test_the_judge_met_all_there_is(truths):
     """Invalid points, empty classes, empty buckets, fast traffic."""
     figures = {name: pooled_figures(av2_2024, [(t, zero(t)) for t in of_log]) for name, of_log in truths.items()}
-    assert any(not truth.scene_flow.is_valid.all() for truth in truths["ended"])
+    assert any(not truth.scene_flow.is_valid.all() for truth in truths["cuboids"])
     assert any(figure["classes"]["WHEELED_VRU"]["num_points"] == 0 for figure in figures.values())
     assert any(bucket["to_mps"] is None for bucket in figures["highway"]["classes"]["CAR"]["buckets"])
     assert 1 < len(figures[Path(AV2_LOG).name]["classes"]["CAR"]["buckets"]) < 51

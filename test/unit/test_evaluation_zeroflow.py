@@ -20,12 +20,13 @@ from evaluation_cases import (
     figures_of,
     just_above,
     just_below,
-    labelled_by_cuboids,
     mean_error,
     of_length,
     perfect,
     pooled_figures,
     scene_flow_truth,
+    simulated_logs,
+    truths_of,
     with_errors,
     zero,
 )
@@ -35,7 +36,6 @@ from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.evaluation import zeroflow_paper
 from zeroflow_core.evaluation.truth import Estimate, PairTruth, read_truth
 from zeroflow_core.geometry import SE3
-from zeroflow_core.simulation.log import simulate_log
 
 PARTS = ("fd", "fs", "bs")
 MEMBERS = {
@@ -197,11 +197,8 @@ def test_what_has_no_points_has_no_figures():
 
 @pytest.fixture(scope="module")
 def logs(test_data, tmp_path_factory) -> list[Path]:
-    """Every labelled log: real ones, a simulated one, and the same with cuboids alone, some of which end."""
-    folder = tmp_path_factory.mktemp("logs")
-    simulate_log(folder / "junction", seed=23, sweeps=3, scanner="small", scene="junction")
-    labelled_by_cuboids(folder / "junction", folder / "ended")
-    return [*(test_data / name for name in (AV2_LOG, *TRI_LOGS)), folder / "junction", folder / "ended"]
+    simulated = simulated_logs(tmp_path_factory.mktemp("simulated"))
+    return [*(test_data / name for name in (AV2_LOG, *TRI_LOGS)), *simulated]
 
 
 def ground_of(log: Path, city: np.ndarray) -> np.ndarray:
@@ -257,10 +254,8 @@ def agree(figures: dict, rows: list[dict[str, np.ndarray]]) -> None:
 def test_a_plain_computation_agrees(logs, method):
     every_pair, every_row = [], []
     for path in logs:
-        log = Log(path)
-        truths = [read_truth(log, i) for i in range(len(log) - 1)]
-        pairs = [(truth, METHODS[method](truth)) for truth in truths]
-        stamps = log.stamps_ns.tolist()
+        pairs = [(truth, METHODS[method](truth)) for truth in truths_of(path)]
+        stamps = Log(path).stamps_ns.tolist()
         rows = [plain(path, truth, stamp, estimate) for stamp, (truth, estimate) in zip(stamps, pairs, strict=False)]
         agree(pooled_figures(zeroflow_paper, pairs), rows)
         every_pair, every_row = every_pair + pairs, every_row + rows

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluation_cases import NO_CHALLENGE_JUDGE
 from pyarrow import feather
 
 from zeroflow_core.datasets.av2 import Log
@@ -384,7 +385,8 @@ def test_2024_archive(split, tmp_path, supervised):
 
 def test_2024_is_read_by_the_challenges_reader(split, tmp_path):
     """Its files stand in a row, so those between ours are filled up with empty ones."""
-    reader = pytest.importorskip("bucketed_scene_flow_eval.datasets.argoverse2.argoverse_scene_flow")
+    module = "bucketed_scene_flow_eval.datasets.argoverse2.argoverse_scene_flow"
+    reader = pytest.importorskip(module, reason=NO_CHALLENGE_JUDGE, exc_type=ImportError)
     submission = Submission(2024, tmp_path / "out", logs_of(split))
     fill(submission, split, OF_2024, lambda points: Estimate(points / 100, np.ones(len(points), dtype=bool)))
     with zipfile.ZipFile(submission.finish(tmp_path / "out.zip")) as packed:

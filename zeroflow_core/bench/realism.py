@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_file
 
 SENSORS, SCENES = ("av2", "hdl64", "os1-128"), ("street", "junction", "highway")
 _TOLERANCE = 1.15  # ratio to the nearest of the real values below which nothing is called a difference
@@ -100,7 +101,9 @@ def realism(
             save_contact_sheet(path, rows)
             console.print(f"{path}: {len(rows)} sweeps beside each other")
     if json_file is not None:
-        _write(json_file, {"seed": seed, "real": _plain(real), "synthetic": _plain(made)})
+        content = {"seed": seed, "real": _plain(real), "synthetic": _plain(made)}
+        with new_file(json_file, "w") as file:
+            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _of_logs(folder: Path, count: int, seed: int) -> dict[str, list[Group]]:
@@ -204,10 +207,3 @@ def _plain(found: dict[str, list[Group]]) -> dict:
         sensor: {group.name: [known(measured) for measured in group.values] for group in groups}
         for sensor, groups in found.items()
     }
-
-
-def _write(path: Path, content: dict) -> None:
-    try:
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error

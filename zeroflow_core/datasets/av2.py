@@ -104,18 +104,10 @@ def find_split(root: Path | str, split: str) -> list[Path]:
     root = Path(root)
     if not root.is_dir():
         raise ZeroFlowError(f"there is no folder {root}; give the folder that holds sensor/{split}/<log>")
-    places = [root / kind / split for kind in ("sensor", "lidar", "")]
-    found = next((place for place in places if split and place.is_dir()), None)
+    roots = [folder for folder in (root / "sensor", root / "lidar", root) if folder.is_dir()]
+    found = next((folder / split for folder in roots if split and (folder / split).is_dir()), None)
     if found is None:
-        there = sorted(
-            {
-                split.name
-                for kind in ("sensor", "lidar", "")
-                if (root / kind).is_dir()
-                for split in (root / kind).iterdir()
-                if split.is_dir() and any((log / "sensors" / "lidar").is_dir() for log in split.iterdir())
-            }
-        )
+        there = sorted({log.parent.name for folder in roots for log in folder.glob("*/*") if _is_log(log)})
         advice = f"it has: {', '.join(there)}" if there else f"give the folder that holds sensor/{split}/<log>"
         raise ZeroFlowError(f"there is no split '{split}' in {root}; {advice}")
     logs = [log for log in find_logs(found) if log.parent == found]
@@ -125,12 +117,16 @@ def find_split(root: Path | str, split: str) -> list[Path]:
 
 
 def _logs_below(path: Path, depth: int) -> Iterator[Path]:
-    if (path / "sensors" / "lidar").is_dir():
+    if _is_log(path):
         yield path
     elif depth > 0:
         for child in sorted(path.iterdir()):
             if child.is_dir() and not child.name.startswith("."):  # hidden: a log still being written
                 yield from _logs_below(child, depth - 1)
+
+
+def _is_log(path: Path) -> bool:
+    return (path / "sensors" / "lidar").is_dir()
 
 
 class Log:
