@@ -116,6 +116,7 @@ class Status(IntEnum):
     GROUND = 1
     OUT_OF_RANGE = 2
     NOT_FINITE = 3
+    NO_ESTIMATE = 4  # the pair as a whole gave the method nothing to go by
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,24 @@ def estimate_flow(student, pair: FramePair) -> Flow:
 
     Ground is removed from both clouds first, as the student was trained; ground points then get zero.
     """
-    finite = np.isfinite(pair.pc0).all(axis=1)
-    kept = np.flatnonzero(finite & ~pair.is_ground0)
-    estimate = np.asarray(student.flow(pair.pc0[kept], pair.pc1[~pair.is_ground1]))
+    kept = np.flatnonzero(np.isfinite(pair.pc0).all(axis=1) & ~pair.is_ground0)
+    estimate = np.full(pair.pc0.shape, np.nan, dtype=np.float32)
+    estimate[kept] = student.flow(pair.pc0[kept], pair.pc1[~pair.is_ground1])
+    return as_flow(estimate, pair.pc0, pair.is_ground0, pair.dt)
 
-    vectors = np.full(pair.pc0.shape, np.nan, dtype=np.float32)
-    vectors[kept] = estimate
-    vectors[pair.is_ground0] = 0.0
-    status = np.full(len(pair.pc0), Status.OK, dtype=np.uint8)
+
+def as_flow(estimate: np.ndarray, points: np.ndarray, is_ground: np.ndarray, dt: float) -> Flow:
+    """The flow of a whole cloud, ground and all, from an estimate for the points that a method could take.
+
+    estimate: (N,3) float32, metres; NaN where there is none
+    points:   (N,3) the cloud; is_ground: (N,) bool; dt: seconds
+    """
+    finite = np.isfinite(points).all(axis=1)
+    vectors = estimate.astype(np.float32)
+    vectors[is_ground] = 0.0
+    status = np.full(len(points), Status.OK, dtype=np.uint8)
     status[np.isnan(vectors[:, 0])] = Status.OUT_OF_RANGE
-    status[pair.is_ground0] = Status.GROUND
+    status[is_ground] = Status.GROUND
     status[~finite] = Status.NOT_FINITE
     vectors[~finite] = np.nan
-    return Flow(vectors, status, pair.dt)
+    return Flow(vectors, status, dt)

@@ -15,7 +15,7 @@ import pytest
 # zeroflow_core/__init__.py, whose public names come from the layers below it.
 LAYERS = [
     {"errors", "version"},
-    {"files", "geometry", "resources", "workers"},
+    {"devices", "files", "geometry", "resources", "workers"},
     {"pairs"},
     {"ego_motion", "ground", "objects"},
     {"datasets", "drawing", "fastflow3d", "nsfp"},

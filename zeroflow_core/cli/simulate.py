@@ -44,7 +44,7 @@ def simulate(
 
     Example: zeroflow simulate --out synthetic --logs 4 --sweeps 40 --seed 7 --scene street
     """
-    from zeroflow_core.fastflow3d.student import choose_device
+    from zeroflow_core.devices import choose_device
     from zeroflow_core.simulation.logs import simulate_logs
     from zeroflow_core.simulation.scanners import adjusted, scanner_named
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from zeroflow_core.devices import choose_device
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.checkpoint import load_model
 from zeroflow_core.fastflow3d.model import FastFlow3D
@@ -75,25 +76,3 @@ def load_student(
     device = choose_device(device)
     model, metadata = load_model(path)
     return Student(model, metadata, device, "fp32" if precision == "auto" else precision)
-
-
-def choose_device(device: str) -> str:
-    """``auto`` resolved to a device of this machine, any other name checked.
-
-    Raises:
-        ZeroFlowError: an unknown name, or CUDA asked for where torch sees none.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        parsed = torch.device(device)
-    except RuntimeError as error:
-        raise ZeroFlowError(f"device '{device}' is unknown; choose auto, cpu, cuda or cuda:n") from error
-    if parsed.type not in ("cpu", "cuda"):
-        raise ZeroFlowError(f"device '{device}' is not supported; choose auto, cpu, cuda or cuda:n")
-    if parsed.type == "cuda" and (not torch.cuda.is_available() or (parsed.index or 0) >= torch.cuda.device_count()):
-        raise ZeroFlowError(
-            f"device '{device}' was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
-            "devices; use device cpu or install a CUDA build of torch (zeroflow doctor shows what is there)"
-        )
-    return device

@@ -1,0 +1,62 @@
+"""What the teacher does with a pair: the published configurations, and ours."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zeroflow_core.errors import ZeroFlowError
+
+METHODS = ("nsfp", "fastnsf")
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """
+    method:           ``nsfp`` (Chamfer loss with a cycle) or ``fastnsf`` (distance transform, one network)
+    engine:           ``plain``, as published, or ``fast``
+    learning_rate:    of Adam
+    iterations:       at most
+    patience:         iterations without a better loss after which the optimisation stops
+    min_delta:        by how much a loss must fall below the best to be better
+    truncation:       m²; squared distances from here on count as 0 (nsfp)
+    minimum, maximum: corners (x, y, z) of the space whose points take part, in metres in pc0's vehicle frame; the
+                      lower bound is inside, the upper outside: the published student's grid
+    """
+
+    method: str
+    engine: str
+    learning_rate: float = 0.008
+    iterations: int = 5000
+    patience: int = 100
+    min_delta: float = 5e-5
+    truncation: float = 2.0
+    minimum: tuple[float, float, float] = (-51.2, -51.2, -3.0)
+    maximum: tuple[float, float, float] = (51.2, 51.2, 3.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_NAMED = {
+    # ZeroFlow's teacher
+    ("nsfp", "published"): TeacherConfig("nsfp", "plain"),
+    # Fast NSF's own script
+    ("fastnsf", "published"): TeacherConfig("fastnsf", "plain", patience=10, min_delta=1e-3),
+    ("nsfp", "fast"): TeacherConfig("nsfp", "fast"),
+    ("fastnsf", "fast"): TeacherConfig("fastnsf", "fast"),
+}
+CONFIGS = ("fast", "published")
+
+
+def teacher_config(method: str, name: str = "fast") -> TeacherConfig:
+    """The configuration of `method` called `name`.
+
+    Raises:
+        ZeroFlowError: an unknown method or name.
+    """
+    if method not in METHODS:
+        raise ZeroFlowError(f"teacher '{method}' is unknown; choose one of: {', '.join(METHODS)}")
+    if name not in CONFIGS:
+        raise ZeroFlowError(f"teacher configuration '{name}' is unknown; choose one of: {', '.join(CONFIGS)}")
+    return _NAMED[method, name]
