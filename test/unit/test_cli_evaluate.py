@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_teacher import stand_in
 from typer.testing import CliRunner
 
 from zeroflow_core.cli import evaluate as command
@@ -182,17 +183,20 @@ def test_logs_without_labels_can_only_be_submitted(root, tmp_path):
     assert result.output == f"{tmp_path / 'out' / 'submission-2023.zip'}: for the server of the 2023 challenge\n"
 
 
-@pytest.mark.parametrize("method", ["zero", "labels"])
-def test_one_command_line_serves_all_methods(root, tmp_path, method):
+@pytest.mark.parametrize("method", ["zero", "labels", "nsfp"])
+def test_one_command_line_serves_all_methods(root, tmp_path, monkeypatch, method):
+    fake = stand_in(monkeypatch)
     students = ("--checkpoint", "default", "--device", "cpu", "--precision", "fp32", "--ground", "map")
-    assert _evaluate(root, tmp_path / "out", "--method", method, *students).exit_code == 0
+    teachers = ("--teacher-config", "published", "--seed", 4)
+    assert _evaluate(root, tmp_path / "out", "--method", method, *students, *teachers).exit_code == 0
+    assert fake.asked == ([("nsfp", "published", "cpu", 4)] if method == "nsfp" else [])
 
 
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (("--method", "magic"), "method 'magic' is unknown; choose one of: student, zero, labels"),
-        (("--method", "nsfp"), "no teacher yet"),
+        (("--method", "magic"), "method 'magic' is unknown; choose one of: student, nsfp, fastnsf, zero, labels"),
+        (("--method", "nsfp", "--teacher-config", "slow"), "'slow' is unknown; choose one of: fast, published"),
         (("--split", "train"), r"no split 'train' in .*; it has: val"),
         (("--log", "c"), "there is no log c in"),
         (("--data", "nowhere"), "there is no folder nowhere"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_teacher import FLOW, REACH, stand_in
 from pyarrow import feather
 
 from zeroflow_core.datasets.av2 import Log
@@ -353,8 +354,9 @@ def test_another_checkpoint_is_another_run(root, tmp_path):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"method": "magic"}, "method 'magic' is unknown; choose one of: student, zero, labels"),
-        ({"method": "nsfp"}, "method 'nsfp' is a teacher's, and this version has no teacher"),
+        ({"method": "magic"}, "method 'magic' is unknown; choose one of: student, nsfp, fastnsf, zero, labels"),
+        ({"method": "nsfp", "teacher_config": "slow"}, "'slow' is unknown; choose one of: fast, published"),
+        ({"method": "fastnsf", "device": "tpu"}, "device 'tpu' is unknown"),
         ({"ground": "sea"}, "ground rule 'sea' is unknown; choose one of: auto, map"),
         ({"split": "train"}, "no split 'train' in .*; it has: val"),
         ({"logs": ("a", "c")}, "there is no log c in"),
@@ -476,14 +478,70 @@ def test_the_student_gets_the_ground_it_was_trained_with(root, tmp_path):
         make_method(Settings(root, ground="map", device="cpu")).ground_rule(Log(tmp_path / "a"))
 
 
+@pytest.mark.parametrize("method", ["nsfp", "fastnsf"])
+def test_a_teacher_is_scored(root, finished, monkeypatch, tmp_path, method):
+    fake = stand_in(monkeypatch)
+    settings = Settings(root, "val", method, device="cpu", teacher_config="published", seed=5)
+    metrics = evaluate(settings, tmp_path / "out", pictures=0).metrics
+    assert fake.asked == [(method, "published", "cpu", 5)] and len(fake.seen) == 6
+    log = Log(root / "sensor" / "val" / "a")
+    np.testing.assert_array_equal(fake.seen[0].is_ground0, log.map_ground()(log.sweep(0)))
+    zero, name = figures(finished), metrics["run"]["name"]
+    assert name == f"fake {method}, published, seed 5, ground: map, or patchwork where there is none"
+    standing = metrics["zeroflow"]["bs"]
+    assert standing == pytest.approx(metrics["zeroflow"]["coverage_bs"] * np.linalg.norm(np.float32(FLOW)), rel=1e-6)
+    for module in DEFINITIONS:
+        assert metrics[module.NAME]["num_points"] == zero[module.NAME]["num_points"]
+        assert 0.5 < metrics[module.NAME]["coverage"] < 1, f"within {REACH} m alone"
+
+
+def test_a_pair_that_gives_a_teacher_nothing_has_not_failed(root, finished, monkeypatch, tmp_path):
+    stand_in(monkeypatch, problem="pc1 holds nothing but ground")
+    outcome = evaluate(Settings(root, "val", "nsfp"), tmp_path / "out")
+    zero = figures(finished)
+    assert outcome.failed == [] and outcome.metrics["run"]["num_pairs"] == 6
+    for module in DEFINITIONS:
+        assert outcome.metrics[module.NAME]["coverage"] == 0
+        assert outcome.metrics[module.NAME]["three_way_epe"] == zero[module.NAME]["three_way_epe"]
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"seed": 1}, "its seed is 0, not 1"),
+        ({"teacher_config": "published"}, "its config is fast, not published"),
+        ({"ground": "patchwork"}, "its ground is auto, not patchwork"),
+        ({"method": "fastnsf"}, "its method is nsfp, not fastnsf"),
+    ],
+)
+def test_labels_of_different_teachers_are_not_mixed(root, monkeypatch, tmp_path, change, says):
+    fake = stand_in(monkeypatch)
+    settings = Settings(root, "val", "nsfp", logs=("a",))
+    evaluate(settings, tmp_path / "out", pictures=0)
+    run._method.cache_clear()
+    outcome = evaluate(settings, tmp_path / "out", pictures=0)
+    assert outcome.failed == [] and len(fake.seen) == 2, "gone on with, nothing done twice"
+    with pytest.raises(ZeroFlowError, match=f"holds another run .{says}"):
+        evaluate(replace(settings, **change), tmp_path / "out")
+
+
+def test_what_tells_real_teachers_apart_survives_a_file(root):
+    settings = Settings(root, "val", "nsfp", device="cpu")
+    identity = make_method(settings).identity
+    assert identity == json.loads(json.dumps(identity)) and identity["ground"] == "auto"
+    for change in ({"seed": 1}, {"teacher_config": "published"}, {"method": "fastnsf"}, {"ground": "none"}):
+        assert make_method(replace(settings, **change)).identity != identity, change
+
+
 def test_a_flow_counts_where_its_status_says_so():
     from zeroflow_core.evaluation.truth import as_estimate
 
-    vectors = np.array([[1, 2, 3], [0, 0, 0], [np.nan] * 3, [np.nan] * 3, [1, np.nan, 0]], dtype=np.float32)
-    status = np.array([Status.OK, Status.GROUND, Status.OUT_OF_RANGE, Status.NOT_FINITE, Status.OK], dtype=np.uint8)
-    estimate = as_estimate(Flow(vectors, status, 0.1))
-    np.testing.assert_array_equal(estimate.covered, [True, False, False, False, False])
-    np.testing.assert_array_equal(estimate.residual, [[1, 2, 3], *[[0, 0, 0]] * 4])
+    nothing = [np.nan] * 3
+    vectors = np.array([[1, 2, 3], [0, 0, 0], nothing, nothing, nothing, [1, np.nan, 0]], dtype=np.float32)
+    status = [Status.OK, Status.GROUND, Status.OUT_OF_RANGE, Status.NOT_FINITE, Status.NO_ESTIMATE, Status.OK]
+    estimate = as_estimate(Flow(vectors, np.array(status, dtype=np.uint8), 0.1))
+    np.testing.assert_array_equal(estimate.covered, [True, *[False] * 5])
+    np.testing.assert_array_equal(estimate.residual, [[1, 2, 3], *[[0, 0, 0]] * 5])
     assert estimate.residual.dtype == np.float32
 
 

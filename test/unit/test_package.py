@@ -19,7 +19,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.resources import share_file
 
 COMMANDS = {
-    "zeroflow_core": {"infer", "convert", "simulate", "evaluate", "compare", "doctor"},
+    "zeroflow_core": {"infer", "flow", "convert", "simulate", "evaluate", "compare", "doctor"},
     "zeroflow_ros": {"flow_node", "replay", "demo"},
 }
 MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}  # where a distribution and its module differ in name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zeroflow_core.cli.options import Device, Engine, Precision
+from zeroflow_core.cli.options import Checkpoint, Device, Engine, Precision, Seed, TeacherConfiguration
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.wording import several
@@ -27,17 +27,23 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted run in it goes on.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     method: Annotated[
-        str, typer.Option(help="student, zero (nothing moves) or labels (what the logs, or --labels, say).")
+        str,
+        typer.Option(
+            help="student, nsfp or fastnsf (teachers), zero (nothing moves) or labels (what the logs or --labels say)."
+        ),
     ] = "student",
-    checkpoint: Annotated[
-        str, typer.Option(help="For the student: a published .ckpt, a .safetensors, or 'default'.")
-    ] = "default",
+    checkpoint: Checkpoint = "default",
+    teacher_config: TeacherConfiguration = "fast",
+    seed: Seed = 0,
     labels: Annotated[
         Path | None, typer.Option(help="For --method labels: folder of stored flows, such as published pseudo-labels.")
     ] = None,
     ground: Annotated[
         str,
-        typer.Option(help="What the student leaves out as ground: auto (as it was trained), map, patchwork or none."),
+        typer.Option(
+            help="What student and teachers leave out as ground: map, patchwork, none or auto (the student as it was "
+            "trained, a teacher by the map where there is one)."
+        ),
     ] = "auto",
     device: Device = "auto",
     engine: Engine = "reference",
@@ -76,7 +82,20 @@ def evaluate(
     from zeroflow_core.evaluation.methods import Settings
     from zeroflow_core.evaluation.tables import print_run
 
-    settings = Settings(data, split, method, checkpoint, labels, ground, device, engine, precision, tuple(log or ()))
+    settings = Settings(
+        data,
+        split,
+        method,
+        checkpoint=checkpoint,
+        labels=labels,
+        ground=ground,
+        device=device,
+        engine=engine,
+        precision=precision,
+        teacher_config=teacher_config,
+        seed=seed,
+        logs=tuple(log or ()),
+    )
     _check_companions(settings, submission, masks, supervised)
     with progress_bar() as progress:
         bar = _Bar(progress, f"Evaluating {method}")
@@ -134,8 +153,8 @@ class _Bar:
 
 
 def _check_companions(settings: Settings, submission: int | None, masks: Path | None, supervised: bool) -> None:
-    """An option that would do nothing is a mistake: the figures would be of something else than was meant. Those of the
-    student may stand beside any method, so that one command line serves them all."""
+    """An option that would do nothing is a mistake: the figures would be of something else than was meant. Those of
+    student and teachers may stand beside any method, so that one command line serves them all."""
     method, labels = settings.method, settings.labels
     if labels is not None and method != "labels":
         raise ZeroFlowError(f"--labels {labels} is for --method labels; --method {method} does not read it")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from zeroflow_core.cli.npy import read_cloud
 from zeroflow_core.cli.options import Device, Engine, Precision, check_file
-from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_file
 
 
@@ -36,25 +36,10 @@ def infer(
     from zeroflow_core.fastflow3d.student import load_student
 
     check_file(out, "flow.npz")
-    clouds = [_read_cloud(path, option) for path, option in ((pc0, "--pc0"), (pc1, "--pc1"))]
+    clouds = [read_cloud(path, f"{option} {path}") for path, option in ((pc0, "--pc0"), (pc1, "--pc1"))]
     student = load_student(checkpoint, device=device, engine=engine, precision=precision)
     flow = student.flow(*clouds)
     valid = ~np.isnan(flow[:, 0])
     with new_file(out, "wb") as file:
         np.savez_compressed(file, flow=flow, valid=valid)
     typer.echo(f"{out}: flow of {valid.sum()} of {len(valid)} points ({student.metadata['name']}, {student.device})")
-
-
-def _read_cloud(path: Path, option: str):
-    import numpy as np
-
-    try:
-        cloud = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise ZeroFlowError(f"{option} {path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise ZeroFlowError(f"{option} {path}: not a readable .npy file ({error})") from error
-    if not isinstance(cloud, np.ndarray) or cloud.ndim != 2 or cloud.shape[1] != 3 or cloud.dtype.kind not in "fiu":
-        shape = f"{cloud.dtype} {cloud.shape}" if isinstance(cloud, np.ndarray) else "an archive"
-        raise ZeroFlowError(f"{option} {path}: needs numbers of shape (N, 3), found {shape}")
-    return cloud.astype(np.float32)

@@ -13,6 +13,7 @@ from zeroflow_core.cli.compare import compare
 from zeroflow_core.cli.convert import convert
 from zeroflow_core.cli.doctor import doctor
 from zeroflow_core.cli.evaluate import evaluate
+from zeroflow_core.cli.flow import flow
 from zeroflow_core.cli.infer import infer
 from zeroflow_core.cli.simulate import simulate
 from zeroflow_core.errors import ZeroFlowError
@@ -26,6 +27,7 @@ app = typer.Typer(
     epilog="Example: [bold]zeroflow infer --checkpoint default --pc0 a.npy --pc1 b.npy --out flow.npz[/bold]",
 )
 app.command()(infer)
+app.command()(flow)
 app.command()(convert)
 app.command()(simulate)
 app.command()(evaluate)

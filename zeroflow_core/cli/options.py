@@ -9,6 +9,11 @@ import typer
 
 from zeroflow_core.errors import ZeroFlowError
 
+Checkpoint = Annotated[str, typer.Option(help="For the student: a published .ckpt, a .safetensors, or 'default'.")]
+TeacherConfiguration = Annotated[
+    str, typer.Option(help="For nsfp and fastnsf: fast, or published, which takes minutes a pair without a GPU.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="For nsfp and fastnsf: the same seed gives the same flow.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Engine = Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
@@ -20,3 +25,13 @@ def check_file(out: Path, example: str) -> None:
         raise ZeroFlowError(f"--out {out} is a folder; give a file, such as {out / example}")
     if not out.parent.is_dir():
         raise ZeroFlowError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+
+
+def check_folder(out: Path) -> None:
+    """Raise ZeroFlowError unless --out can be a folder; it is made where it is missing."""
+    if out.exists() and not out.is_dir():
+        raise ZeroFlowError(f"--out {out} is a file; give the folder to write to")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZeroFlowError(f"--out {out} cannot be made: {error.strerror or error}") from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,7 +15,10 @@ from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import read_truth
 from zeroflow_core.ground import GroundRule, Patchwork, ground_rule, no_ground
-from zeroflow_core.pairs import Flow, FramePair, Status, estimate_flow
+from zeroflow_core.pairs import Flow, FramePair, as_flow, estimate_flow
+
+if TYPE_CHECKING:
+    from zeroflow_core.nsfp.teacher import Label
 
 GROUNDS = ("auto", "map", "patchwork", "none")
 
@@ -27,9 +31,11 @@ class Settings:
     method:      one of METHODS
     checkpoint:  of the student
     labels:      for the method `labels`: a folder of stored flows, or None for the logs' own labels
-    ground:      the ground rule in front of the method: ``map``, ``patchwork``, ``none``, or ``auto``, as the student
-                 was trained
-    device, engine, precision: as load_student takes them
+    ground:      the ground rule in front of the method: ``map``, ``patchwork``, ``none``, or ``auto``: the student has
+                 the one it was trained with, a teacher the map, and Patchwork++ where there is none
+    device:      of student and teachers: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``
+    engine, precision: of the student, as load_student takes them
+    teacher_config, seed: of a teacher, as Teacher takes them
     logs:        names of the logs to take; all when empty
     """
 
@@ -42,6 +48,8 @@ class Settings:
     device: str = "auto"
     engine: str = "reference"
     precision: str = "auto"
+    teacher_config: str = "fast"
+    seed: int = 0
     logs: tuple[str, ...] = ()
 
 
@@ -51,12 +59,12 @@ class Method(Protocol):
     name: str
     identity: dict[str, Any]
 
-    def ground_rule(self, log: Log) -> GroundRule:
-        """What marks the ground of the log's sweeps before `flow` sees them."""
+    def ground_rule(self, log: Log | None) -> GroundRule:
+        """What marks the ground of the log's sweeps, or of sweeps of no log, before `flow` sees them."""
         ...
 
-    def flow(self, log: Log, i: int, pair: FramePair) -> Flow:
-        """Flow of the pair of sweeps `i` and `i` + 1, which is also given as `pair`."""
+    def flow(self, log: Log | None, i: int, pair: FramePair) -> Flow:
+        """Flow of the pair of sweeps `i` and `i` + 1, which is also given as `pair`. Only `labels` needs the log."""
         ...
 
 
@@ -68,11 +76,6 @@ def make_method(settings: Settings) -> Method:
     """
     if settings.ground not in GROUNDS:
         raise ZeroFlowError(f"ground rule '{settings.ground}' is unknown; choose one of: {', '.join(GROUNDS)}")
-    if settings.method in ("nsfp", "fastnsf"):
-        raise ZeroFlowError(
-            f"method '{settings.method}' is a teacher's, and this version has no teacher yet; "
-            f"choose one of: {', '.join(METHODS)}"
-        )
     if settings.method not in METHODS:
         raise ZeroFlowError(f"method '{settings.method}' is unknown; choose one of: {', '.join(METHODS)}")
     return METHODS[settings.method](settings)
@@ -88,14 +91,9 @@ class StudentMethod:
         self._student = load_student(
             settings.checkpoint, settings.device, engine=settings.engine, precision=settings.precision
         )
-        trained_with = self._student.metadata["ground"]
-        self._ground = trained_with if settings.ground == "auto" else settings.ground
-        self._must_be_map = settings.ground == "map"
-        self._patchwork = Patchwork()
+        self._ground = _Ground(settings.ground, usual=self._student.metadata["ground"])
         title = f"student {self._student.metadata['name']}"
-        falls_back = self._ground == "map" and not self._must_be_map
-        ground = "map, or patchwork where there is none" if falls_back else self._ground
-        self.name = f"{title} ({self._student.precision}, {self._student.device}, ground: {ground})"
+        self.name = f"{title} ({self._student.precision}, {self._student.device}, ground: {self._ground})"
         self.identity = {
             "checkpoint's sha256": digest(checkpoint_file(settings.checkpoint)),
             "ground": settings.ground,
@@ -103,16 +101,60 @@ class StudentMethod:
             "precision": self._student.precision,
         }
 
-    def ground_rule(self, log: Log) -> GroundRule:
-        if self._ground != "map":
-            return self._patchwork if self._ground == "patchwork" else ground_rule(self._ground)
-        raster = log.map_ground()
-        if raster is None and self._must_be_map:
-            raise ZeroFlowError(f"the log {log.path} has no map with ground heights; choose --ground patchwork")
-        return raster or self._patchwork
+    def ground_rule(self, log: Log | None) -> GroundRule:
+        return self._ground.rule(log)
 
-    def flow(self, log: Log, i: int, pair: FramePair) -> Flow:
+    def flow(self, log: Log | None, i: int, pair: FramePair) -> Flow:
         return estimate_flow(self._student, pair)
+
+
+class TeacherMethod:
+    """NSFP or Fast NSF, optimised for every pair anew. A pair that gives it nothing to go by has not failed: its flow
+    has no estimate, and the coverage tells."""
+
+    def __init__(self, settings: Settings) -> None:
+        from zeroflow_core.nsfp.teacher import Teacher
+
+        self._teacher = Teacher(settings.method, settings.teacher_config, device=settings.device, seed=settings.seed)
+        self._ground = _Ground(settings.ground, usual="map")
+        self.name = f"{self._teacher.name}, seed {settings.seed}, ground: {self._ground}"
+        identity = {**self._teacher.identity, "ground": settings.ground}
+        self.identity = json.loads(json.dumps(identity))  # as a file gives it back, where no tuples are
+
+    def ground_rule(self, log: Log | None) -> GroundRule:
+        return self._ground.rule(log)
+
+    def flow(self, log: Log | None, i: int, pair: FramePair) -> Flow:
+        return self.label(pair).flow
+
+    def label(self, pair: FramePair) -> Label:
+        """The flow and how the teacher came to it."""
+        return self._teacher.label_one(pair)
+
+
+class _Ground:
+    """The ground rule in front of a method.
+
+    asked: one of GROUNDS
+    usual: what ``auto`` stands for: ``map`` (Patchwork++ where there is none), ``patchwork`` or ``none``
+    """
+
+    def __init__(self, asked: str, usual: str) -> None:
+        self._name = usual if asked == "auto" else asked
+        self._must_be_map = asked == "map"
+
+    def __str__(self) -> str:
+        falls_back = self._name == "map" and not self._must_be_map
+        return "map, or patchwork where there is none" if falls_back else self._name
+
+    def rule(self, log: Log | None) -> GroundRule:
+        if self._name != "map":
+            return ground_rule(self._name)
+        raster = None if log is None else log.map_ground()
+        if raster is None and self._must_be_map:
+            what = "only AV2 logs have a map" if log is None else f"the log {log.path} has no map"
+            raise ZeroFlowError(f"{what} with ground heights; choose --ground patchwork")
+        return raster or Patchwork()
 
 
 class ZeroMethod:
@@ -124,11 +166,11 @@ class ZeroMethod:
     def __init__(self, settings: Settings) -> None:
         pass
 
-    def ground_rule(self, log: Log) -> GroundRule:
+    def ground_rule(self, log: Log | None) -> GroundRule:
         return no_ground
 
-    def flow(self, log: Log, i: int, pair: FramePair) -> Flow:
-        return _complete(np.zeros(pair.pc0.shape, dtype=np.float32), pair)
+    def flow(self, log: Log | None, i: int, pair: FramePair) -> Flow:
+        return as_flow(np.zeros_like(pair.pc0), pair.pc0, pair.is_ground0, pair.dt)
 
 
 class LabelsMethod:
@@ -145,28 +187,22 @@ class LabelsMethod:
         self.name = "the logs' own labels" if settings.labels is None else f"flows stored in {settings.labels}"
         self.identity = {"labels": None if settings.labels is None else str(settings.labels.resolve())}
 
-    def ground_rule(self, log: Log) -> GroundRule:
+    def ground_rule(self, log: Log | None) -> GroundRule:
         return no_ground
 
     def flow(self, log: Log, i: int, pair: FramePair) -> Flow:
-        if self._stored is None:
-            return _complete(read_truth(log, i).scene_flow.residual, pair)
-        return _complete(self._stored.read(log, i)[0], pair)
+        stored = self._stored
+        vectors = read_truth(log, i).scene_flow.residual if stored is None else stored.read(log, i)[0]
+        return as_flow(vectors, pair.pc0, pair.is_ground0, pair.dt)
 
 
 METHODS: dict[str, Callable[[Settings], Method]] = {
     "student": StudentMethod,
+    "nsfp": TeacherMethod,
+    "fastnsf": TeacherMethod,
     "zero": ZeroMethod,
     "labels": LabelsMethod,
 }
-
-
-def _complete(vectors: np.ndarray, pair: FramePair) -> Flow:
-    """A flow whose status follows from the points and from where `vectors` are NaN."""
-    status = np.full(len(vectors), Status.OK, dtype=np.uint8)
-    status[~np.isfinite(vectors).all(axis=1)] = Status.OUT_OF_RANGE
-    status[~np.isfinite(pair.pc0).all(axis=1)] = Status.NOT_FINITE
-    return Flow(vectors, status, pair.dt)
 
 
 def digest(path: Path) -> str:

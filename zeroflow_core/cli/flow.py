@@ -1,0 +1,139 @@
+"""``zeroflow flow``: the flow of one pair of sweeps, in files and pictures, and how wrong it is where that is known."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from zeroflow_core.cli.options import Checkpoint, Device, Seed, TeacherConfiguration, check_folder
+from zeroflow_core.errors import ZeroFlowError
+
+if TYPE_CHECKING:
+    from zeroflow_core.cli.pair_source import PairSource
+    from zeroflow_core.evaluation.truth import PairTruth
+    from zeroflow_core.nsfp.teacher import Label
+
+METHODS = ("nsfp", "fastnsf", "student", "zero")
+
+
+def flow(
+    source: Annotated[
+        list[Path],
+        typer.Argument(
+            help="An AV2 log's folder, a rosbag2 with odometry, or two clouds in one frame: .npy, (N,3), metres."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; those of an earlier call are replaced.")],
+    method: Annotated[str, typer.Option(help="nsfp or fastnsf (teachers), student, or zero (nothing moves).")] = "nsfp",
+    pair: Annotated[
+        int | None, typer.Option(min=0, help="Number of the pair's first sweep; else 0.", show_default=False)
+    ] = None,
+    teacher_config: TeacherConfiguration = "fast",
+    seed: Seed = 0,
+    checkpoint: Checkpoint = "default",
+    ground: Annotated[
+        str,
+        typer.Option(
+            help="What student and teachers leave out as ground: map, patchwork, none or auto (the student as it was "
+            "trained, a teacher by the map where there is one; nothing in .npy clouds)."
+        ),
+    ] = "auto",
+    device: Device = "auto",
+    topic: Annotated[str | None, typer.Option(help="Of a bag with several: its clouds.")] = None,
+    odometry: Annotated[str | None, typer.Option(help="Of a bag with several: its odometry.")] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Seconds between two .npy clouds; else 0.1.", show_default=False)
+    ] = None,
+) -> None:
+    """Estimate how every point of a sweep moves over ground until the next sweep.
+
+    OUT gets flow.feather (metres per pair, in the layout of the published
+    pseudo-labels) and flow.png (from above, driving to the right); where the
+    log has labels also errors.json, by the three definitions of three-way EPE,
+    and errors.png. Exits with 1 where the pair gives no estimate at all.
+
+    Example: zeroflow flow sensor/val/7fab2350-7eaf-3b7e-a39d-6937a4c1bede --method nsfp --out flow
+    """
+    from zeroflow_core.cli.flow_result import Result, print_result, write_result
+    from zeroflow_core.cli.pair_source import find_pair
+    from zeroflow_core.evaluation.methods import Settings, TeacherMethod, make_method
+    from zeroflow_core.ground import mark_ground
+    from zeroflow_core.pairs import make_pair
+
+    if method not in METHODS:
+        raise ZeroFlowError(f"method '{method}' is unknown; choose one of: {', '.join(METHODS)}")
+    found = find_pair(source, pair, topic, odometry, interval)
+    if ground == "auto" and source[0].suffix == ".npy":
+        ground = "none"
+    settings = Settings(
+        source[0],
+        method=method,
+        checkpoint=checkpoint,
+        ground=ground,
+        device=device,
+        teacher_config=teacher_config,
+        seed=seed,
+    )
+    chosen = make_method(settings)
+    rule = chosen.ground_rule(found.log)
+    frames = make_pair(*(mark_ground(sweep, rule) for sweep in found.sweeps))
+    truth = _truth(found)
+    check_folder(out)
+
+    start = time.perf_counter()
+    label: Label | None = None
+    if isinstance(chosen, TeacherMethod):
+        with _spinner(f"Optimising, {chosen.name}"):
+            label = chosen.label(frames)
+    flow_of_pair = chosen.flow(found.log, found.index, frames) if label is None else label.flow
+    result = Result(
+        method=chosen.name,
+        source=found.name,
+        pair=frames,
+        flow=flow_of_pair,
+        seconds=time.perf_counter() - start,
+        iterations=None if label is None else label.iterations,
+        loss=label.loss if label is not None and math.isfinite(label.loss) else None,
+        truth=truth,
+    )
+    names = write_result(result, out)
+    print_result(result, Console(highlight=False))
+    print(f"{out / names[0]}, with {', '.join(names[1:])} beside it")
+    if label is not None and label.problem is not None:
+        _say(f"no point has a flow: {label.problem}")
+        raise typer.Exit(1)
+
+
+def _truth(found: PairSource) -> PairTruth | None:
+    from zeroflow_core.evaluation.truth import has_labels, read_truth
+
+    if found.log is None or not has_labels(found.log):
+        return None
+    try:
+        return read_truth(found.log, found.index)
+    except ZeroFlowError as why:  # its flow can be told all the same
+        _say(f"errors are not told: {why}")
+        return None
+
+
+@contextmanager
+def _spinner(doing: str) -> Iterator[None]:
+    """On a terminal, the seconds go by while it lasts."""
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(doing, total=None)
+        yield
+
+
+def _say(sentence: str) -> None:
+    Console(stderr=True).print(Text(sentence, "red"), soft_wrap=True)
