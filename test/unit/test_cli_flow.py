@@ -149,7 +149,7 @@ def test_a_teacher_is_asked_as_told_and_what_it_says_is_kept(log, tmp_path, monk
     assert f"{pair.is_ground0.sum():,} ground, {(~near & ~pair.is_ground0).sum():,} out of range" in said
     about = json.loads((tmp_path / "errors.json").read_text())["pair"]
     assert (about["iterations"], about["loss"]) == (384, 0.01234567)
-    assert about["method"] == f"fake {method}, published, seed 3, ground: map, or patchwork where there is none"
+    assert about["method"] == f"fake {method}, published, seed 3, ground: map, else patchwork"
 
 
 def test_a_teachers_ground_is_the_maps_or_else_patchworks(log, tmp_path, monkeypatch):

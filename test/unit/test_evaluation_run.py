@@ -487,7 +487,7 @@ def test_a_teacher_is_scored(root, finished, monkeypatch, tmp_path, method):
     log = Log(root / "sensor" / "val" / "a")
     np.testing.assert_array_equal(fake.seen[0].is_ground0, log.map_ground()(log.sweep(0)))
     zero, name = figures(finished), metrics["run"]["name"]
-    assert name == f"fake {method}, published, seed 5, ground: map, or patchwork where there is none"
+    assert name == f"fake {method}, published, seed 5, ground: map, else patchwork"
     standing = metrics["zeroflow"]["bs"]
     assert standing == pytest.approx(metrics["zeroflow"]["coverage_bs"] * np.linalg.norm(np.float32(FLOW)), rel=1e-6)
     for module in DEFINITIONS:

@@ -145,7 +145,7 @@ class _Ground:
 
     def __str__(self) -> str:
         falls_back = self._name == "map" and not self._must_be_map
-        return "map, or patchwork where there is none" if falls_back else self._name
+        return "map, else patchwork" if falls_back else self._name
 
     def rule(self, log: Log | None) -> GroundRule:
         if self._name != "map":
