@@ -1,0 +1,137 @@
+"""Fast NSF's loss: how far any point is from a cloud, read from a grid that is filled once.
+
+Fast NSF (Li et al., ICCV 2023) and its published code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zeroflow_core.errors import ZeroFlowError
+
+_MOST_CELLS = 1 << 30  # 4.3 GB
+
+
+class DistanceTransform:
+    """Distance in metres to the nearest occupied cell of a cloud, anywhere in the space of two clouds.
+
+    Everything as in the published code:
+    * the grid spans both clouds and one to three cells more on each side; a cell is occupied if a point of `target`
+      rounds to it;
+    * distance is counted in steps from a cell to its 26 neighbours, of their true length (1, √2 or √3 cells). That is
+      what the published call of FastGeodis comes to: never below the Euclidean distance, at most 12.8 % above it;
+    * between cells it is interpolated linearly along each axis, and outside the grid it is that of the border.
+
+    The grid is filled in another way, with the same distances up to the rounding of float32.
+
+    Memory: 4 bytes a cell, 8 while the grid is filled; for a box of 102.4 × 102.4 × 6 m at 10 cells per metre (1028 ×
+    1028 × 64) that is 271 and 541 MB. On a GPU the same steps run there.
+
+    grid: (Z,Y,X) float32, metres
+    """
+
+    def __init__(self, target: Tensor, other: Tensor, cells_per_metre: int = 10) -> None:
+        """
+        target:          (M,3) float32, metres: the cloud to be near to, M ≥ 1
+        other:           (N,3) in the same frame and on the same device: gives the grid its extent only, N ≥ 1
+
+        Raises:
+            ZeroFlowError: the clouds span a space too large for a grid.
+        """
+        self._cells_per_metre = cells_per_metre
+        lower = torch.minimum(target.amin(dim=0), other.amin(dim=0)) * cells_per_metre
+        upper = torch.maximum(target.amax(dim=0), other.amax(dim=0)) * cells_per_metre
+        self._lower = torch.floor(lower - 1) / cells_per_metre
+        size = torch.ceil((torch.ceil(upper + 1) / cells_per_metre - self._lower) * cells_per_metre).long() + 2
+        self.grid = _distances(((target - self._lower) * cells_per_metre).round().long(), size, 1 / cells_per_metre)
+
+        self._first, self._last = torch.zeros_like(self._lower), (size - 1).to(self._lower)
+        self._last_corner = size - 2
+        columns, rows = self.grid.stride(1), self.grid.stride(0)
+        self._strides = torch.tensor([1, columns, rows], device=target.device)
+        to_corners = [z + y + x for z in (0, rows) for y in (0, columns) for x in (0, 1)]
+        self._to_corners = torch.tensor(to_corners, device=target.device)[:, None]
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Distance (N,) in metres at `points` (N,3), differentiable."""
+        corners, (x, y, z) = self._around(self._clamped(self._places(points)))
+        rows = torch.lerp(corners[:, :, 0], corners[:, :, 1], x)
+        columns = torch.lerp(rows[:, 0], rows[:, 1], y)
+        return torch.lerp(columns[0], columns[1], z)
+
+    @torch.no_grad()
+    def with_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance (N,) in metres at `points` (N,3) and its gradient (N,3).
+
+        The same as ``__call__`` and autograd give, without autograd and without a wait for the GPU. Outside the grid
+        the gradient is 0 along the axes that were cut short.
+        """
+        places = self._places(points)
+        corners, (x, y, z) = self._around(self._clamped(places))
+        steps_x = corners[:, :, 1] - corners[:, :, 0]
+        rows = torch.lerp(corners[:, :, 0], corners[:, :, 1], x)
+        steps_y = rows[:, 1] - rows[:, 0]
+        columns = torch.lerp(rows[:, 0], rows[:, 1], y)
+        along_x = torch.lerp(steps_x[:, 0], steps_x[:, 1], y)
+        along_x = torch.lerp(along_x[0], along_x[1], z)
+        along_y = torch.lerp(steps_y[0], steps_y[1], z)
+        along_z = columns[1] - columns[0]
+        inside = (places >= self._first) & (places <= self._last)
+        gradient = torch.stack([along_x, along_y, along_z], dim=1) * self._cells_per_metre
+        return torch.lerp(columns[0], columns[1], z), torch.where(inside, gradient, 0.0)
+
+    def _places(self, points: Tensor) -> Tensor:
+        """Where points (N,3) are in the grid, in cells (x, y, z) and parts of a cell."""
+        return (points - self._lower) * self._cells_per_metre
+
+    def _clamped(self, places: Tensor) -> Tensor:
+        return torch.clamp(places, self._first, self._last)
+
+    def _around(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances (2,2,2,N) at the eight cells around each place, by z, y, x, and its shares (3,N) of the way."""
+        # Clamped as integers: a place that is NaN must not read beyond the grid.
+        corner = torch.clamp(places.detach().long(), torch.zeros_like(self._last_corner), self._last_corner)
+        indices = (corner * self._strides).sum(dim=1) + self._to_corners
+        return self.grid.view(-1)[indices].view(2, 2, 2, -1), (places - corner).T
+
+
+def _distances(occupied: Tensor, size: Tensor, cell: float) -> Tensor:
+    """Grid (Z,Y,X) of distances in metres to the cells `occupied` (M,3); `size` (3,) and cells are x, y, z."""
+    (columns, rows, layers), (x, y, z) = size.tolist(), occupied.T
+    if columns * rows * layers > _MOST_CELLS:
+        raise ZeroFlowError(
+            f"the two clouds span {columns * cell:.0f} × {rows * cell:.0f} × {layers * cell:.0f} m, too much for a "
+            f"grid of {cell:g} m cells ({columns * rows * layers * 4e-9:.0f} GB); lower the range of the teacher"
+        )
+    # A shortest way of such steps can be had with a step forth along its longest axis each time. So one sweep up and
+    # one down each axis find all; each sweep's slices lie well in memory, for which the grid is turned before the last.
+    grid = torch.full((layers, columns, rows), torch.inf, device=occupied.device)
+    grid[z, x, y] = 0.0
+    _sweep(grid, cell)
+    _sweep(grid.transpose(0, 1), cell)
+    grid = grid.transpose(1, 2).contiguous()
+    _sweep(grid.transpose(0, 1), cell)
+    return grid
+
+
+def _sweep(slices: Tensor, cell: float) -> None:
+    """Shortens distances in place by steps from each slice to the next, up and down; slices (S,A,B)."""
+    straight, diagonal, across = cell, cell * 2**0.5, cell * 3**0.5
+    framed = slices.new_full((slices.shape[1] + 2, slices.shape[2] + 2), torch.inf)  # the slice before
+    before = framed[1:-1, 1:-1]
+    left, right, above, below = framed[:, :-2], framed[:, 2:], framed[:-2, 1:-1], framed[2:, 1:-1]
+    beside, best, corners = (torch.empty_like(part) for part in (left, before, before))
+    beside_above, beside_before, beside_below = beside[:-2], beside[1:-1], beside[2:]
+    upwards = slices.unbind()
+    for order in (upwards, upwards[::-1]):
+        before.copy_(order[0])
+        for current in order[1:]:
+            torch.minimum(left, right, out=beside)
+            torch.minimum(beside_above, beside_below, out=corners).add_(across - diagonal)
+            torch.minimum(above, below, out=best)
+            torch.minimum(best, beside_before, out=best)
+            torch.minimum(best, corners, out=best).add_(diagonal - straight)
+            torch.minimum(best, before, out=best).add_(straight)
+            torch.minimum(best, current, out=current)
+            before.copy_(current)
