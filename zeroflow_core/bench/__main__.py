@@ -10,6 +10,7 @@ from rich.text import Text
 
 from zeroflow_core.bench.realism import realism
 from zeroflow_core.bench.simulation import simulation
+from zeroflow_core.bench.teacher import teacher
 from zeroflow_core.errors import ZeroFlowError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(realism)
 app.command()(simulation)
+app.command()(teacher)
 
 
 @app.callback()
