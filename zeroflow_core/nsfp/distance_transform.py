@@ -48,17 +48,17 @@ class DistanceTransform:
 
         self._first, self._last = torch.zeros_like(self._lower), (size - 1).to(self._lower)
         self._last_corner = size - 2
-        columns, rows = self.grid.stride(1), self.grid.stride(0)
-        self._strides = torch.tensor([1, columns, rows], device=target.device)
-        to_corners = [z + y + x for z in (0, rows) for y in (0, columns) for x in (0, 1)]
+        next_z, next_y, next_x = self.grid.stride()
+        self._strides = torch.tensor([next_x, next_y, next_z], device=target.device)
+        to_corners = [z + y + x for z in (0, next_z) for y in (0, next_y) for x in (0, next_x)]
         self._to_corners = torch.tensor(to_corners, device=target.device)[:, None]
 
     def __call__(self, points: Tensor) -> Tensor:
         """Distance (N,) in metres at `points` (N,3), differentiable."""
         corners, (x, y, z) = self._around(self._clamped(self._places(points)))
-        rows = torch.lerp(corners[:, :, 0], corners[:, :, 1], x)
-        columns = torch.lerp(rows[:, 0], rows[:, 1], y)
-        return torch.lerp(columns[0], columns[1], z)
+        on_edges = torch.lerp(corners[:, :, 0], corners[:, :, 1], x)
+        on_faces = torch.lerp(on_edges[:, 0], on_edges[:, 1], y)
+        return torch.lerp(on_faces[0], on_faces[1], z)
 
     @torch.no_grad()
     def with_gradient(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,17 +69,17 @@ class DistanceTransform:
         """
         places = self._places(points)
         corners, (x, y, z) = self._around(self._clamped(places))
-        steps_x = corners[:, :, 1] - corners[:, :, 0]
-        rows = torch.lerp(corners[:, :, 0], corners[:, :, 1], x)
-        steps_y = rows[:, 1] - rows[:, 0]
-        columns = torch.lerp(rows[:, 0], rows[:, 1], y)
-        along_x = torch.lerp(steps_x[:, 0], steps_x[:, 1], y)
-        along_x = torch.lerp(along_x[0], along_x[1], z)
-        along_y = torch.lerp(steps_y[0], steps_y[1], z)
-        along_z = columns[1] - columns[0]
+        on_edges = torch.lerp(corners[:, :, 0], corners[:, :, 1], x)
+        on_faces = torch.lerp(on_edges[:, 0], on_edges[:, 1], y)
+        x_steps = corners[:, :, 1] - corners[:, :, 0]
+        x_steps = torch.lerp(x_steps[:, 0], x_steps[:, 1], y)
+        y_steps = on_edges[:, 1] - on_edges[:, 0]
+        along_x = torch.lerp(x_steps[0], x_steps[1], z)
+        along_y = torch.lerp(y_steps[0], y_steps[1], z)
+        along_z = on_faces[1] - on_faces[0]
         inside = (places >= self._first) & (places <= self._last)
         gradient = torch.stack([along_x, along_y, along_z], dim=1) * self._cells_per_metre
-        return torch.lerp(columns[0], columns[1], z), torch.where(inside, gradient, 0.0)
+        return torch.lerp(on_faces[0], on_faces[1], z), torch.where(inside, gradient, 0.0)
 
     def _places(self, points: Tensor) -> Tensor:
         """Where points (N,3) are in the grid, in cells (x, y, z) and parts of a cell."""
