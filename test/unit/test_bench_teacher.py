@@ -287,6 +287,14 @@ def test_tables_have_the_floor_and_a_line_for_each(logs: Path, measured):
     assert "nsfp:published, seed 1: 36.0 s, 100 iterations, three-way EPE 0.1000" in done.stderr
 
 
+def test_other_work_on_the_machine_is_told(logs: Path, measured, monkeypatch):
+    for load, told in ((1.5, True), (0.1, False)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        done = bench("--data", logs, "--seeds", 1)
+        assert ("busy (load 1.5 on 2 cores)" in done.stderr) == told, done.stderr
+
+
 def test_a_run_that_fails_leaves_what_there_is(logs: Path, tmp_path: Path, measured):
     measured.fails, file = 3, tmp_path / "teacher.json"
     done = bench("--data", logs, "--json", file)

@@ -12,13 +12,17 @@ from zeroflow_core.version import VERSION
 
 
 def described(device: str) -> dict[str, Any]:
-    """Plain data: the machine, its software, and this version; `device` is that of the work: cpu, cuda or cuda:n."""
+    """Plain data: the machine, how much it did in the last minute, its software, and this version.
+
+    device: of the work: cpu, cuda or cuda:n
+    """
     import torch
 
     return {
         "machine": machine_name(device),
         "device": device,
         "cpus": os.cpu_count(),
+        "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "version": VERSION,
         "commit": _commit(),

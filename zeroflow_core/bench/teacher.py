@@ -24,6 +24,7 @@ from zeroflow_core.files import new_file
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
 
 _RUNS = ("nsfp:published", "nsfp:fast")
+_BUSY = 0.25  # of the cores, by the load of the last minute, from which on times are not the teacher's alone
 _WIDTH = 132  # characters of the tables: rather that than numbers cut off
 
 
@@ -89,6 +90,7 @@ def teacher(
     with choose_pair(data, split, pair, batch or 1) as source:
         zero = zero_errors(read_truth(Log(source.log), source.index))
         results = Results(_about(source, configurations, device), zero, json_file)
+        _warn_if_busy(results.about)
         results.write()  # what forbids it shows before the work, not after
         tasks = [
             Task(name, configurations[name], source.log, source.index, seed, device)
@@ -104,13 +106,23 @@ def teacher(
                 print_tables(results.zero, summarise(results.runs), results.batches, console)
 
 
+def _warn_if_busy(about: dict[str, Any]) -> None:
+    if about["load"] > _BUSY * about["cpus"]:
+        Console(stderr=True, highlight=False).print(
+            f"the machine is busy (load {about['load']:.1f} on {about['cpus']} cores): times are not the teacher's alone",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
 def _measure(tasks: list[Task], batch: int | None, results: Results) -> None:
     """One task after the other, then a batch of each configuration that can have one; `results` grows."""
     first_seed = [task for task in tasks if task.seed == tasks[0].seed and task.config.engine != "plain"]
     batches = first_seed if batch is not None else []
     columns = SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    calm = {"refresh_per_second": 1, "transient": True}  # drawing takes time from what is measured
+    with Progress(*columns, console=console, disable=not console.is_terminal, **calm) as progress:
         bar = progress.add_task("", total=len(tasks) + len(batches))
         for task in tasks:
             progress.update(bar, description=f"{task.name}, seed {task.seed}")

@@ -119,7 +119,8 @@ def measure_run(task: Task, report: Callable[[Run], None]) -> None:
     label = teacher.label_one(pair)
     _finish(task.device)
     seconds, cpu_seconds, memory_bytes = perf_counter() - start, process_time() - cpu_start, memory.taken()
-    precision = getattr(teacher, "precision", "fp32")
+    precision = getattr(teacher, "precision", "fp32")  # an engine says it where it is another
+    points = getattr(label, "points", None) or points_in_range(pair, task.config)  # or where it left some out
     report(
         Run(
             name=task.name,
@@ -129,7 +130,7 @@ def measure_run(task: Task, report: Callable[[Run], None]) -> None:
             seconds=seconds,
             cpu_seconds=cpu_seconds,
             iterations=label.iterations,
-            points=getattr(label, "points", None) or points_in_range(pair, task.config),
+            points=points,
             loss=label.loss if np.isfinite(label.loss) else None,
             problem=label.problem,
             memory_bytes=memory_bytes,
