@@ -109,7 +109,7 @@ def teacher(
 def _warn_if_busy(about: dict[str, Any]) -> None:
     if about["load"] > _BUSY * about["cpus"]:
         Console(stderr=True, highlight=False).print(
-            f"the machine is busy (load {about['load']:.1f} on {about['cpus']} cores): times are not the teacher's alone",
+            f"the machine is busy (load {about['load']:.1f} on {about['cpus']} cores): times say little",
             style="yellow",
             soft_wrap=True,
         )
