@@ -186,7 +186,7 @@ def test_same_in_single_precision_as_long_as_rounding_matters_little():
     assert not done.forward.requires_grad and not done.backward.requires_grad
 
 
-@pytest.mark.parametrize("truncation, learning_rate", [(0.4, 0.008), (2.0, 0.002)])
+@pytest.mark.parametrize("truncation, learning_rate", [(0.4, 0.008), (0.003, 0.008), (2.0, 0.002)])
 def test_truncation_and_learning_rate_are_those_of_the_configuration(both, truncation, learning_rate):
     config = replace(PUBLISHED, iterations=12, truncation=truncation, learning_rate=learning_rate)
     assert_same(*both(*clouds(), config, seed=1))
