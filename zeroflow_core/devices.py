@@ -27,3 +27,23 @@ def choose_device(device: str) -> str:
             "devices; use device cpu or install a CUDA build of torch (zeroflow doctor shows what is there)"
         )
     return device
+
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """``auto`` resolved to ``bf16`` where the device multiplies matrices of it, else to ``fp32``; others checked.
+
+    Raises:
+        ZeroFlowError: an unknown name.
+    """
+    if precision not in PRECISIONS:
+        raise ZeroFlowError(f"precision '{precision}' is unknown; choose one of: {', '.join(PRECISIONS)}")
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    # Without such instructions oneDNN emulates them, more slowly than fp32.
+    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, name, lambda: False)() for name in known) else "fp32"

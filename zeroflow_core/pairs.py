@@ -116,7 +116,7 @@ class Status(IntEnum):
     GROUND = 1
     OUT_OF_RANGE = 2
     NOT_FINITE = 3
-    NO_ESTIMATE = 4  # the pair as a whole gave the method nothing to go by
+    NO_ESTIMATE = 4  # the method came to none: nothing to go by, or nonsense
 
 
 @dataclass(frozen=True)

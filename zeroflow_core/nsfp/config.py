@@ -20,6 +20,9 @@ class TeacherConfig:
     patience:         iterations without a better loss after which the optimisation stops
     min_delta:        by how much a loss must fall below the best to be better
     truncation:       m²; squared distances from here on count as 0 (nsfp)
+    samples:          points of each cloud in an iteration of the fast engine, drawn anew each time
+    differing:        share of them that is drawn from where the two sweeps differ
+    precision:        of the fast engine's hidden layers: ``fp32``, ``bf16`` or ``auto`` (bf16 where the device has it)
     minimum, maximum: corners (x, y, z) of the space whose points take part, in metres in pc0's vehicle frame; the
                       lower bound is inside, the upper outside: the published student's grid
     """
@@ -31,6 +34,9 @@ class TeacherConfig:
     patience: int = 100
     min_delta: float = 5e-5
     truncation: float = 2.0
+    samples: int = 3072
+    differing: float = 0.5
+    precision: str = "auto"
     minimum: tuple[float, float, float] = (-51.2, -51.2, -3.0)
     maximum: tuple[float, float, float] = (51.2, 51.2, 3.0)
 
@@ -43,8 +49,8 @@ _NAMED = {
     ("nsfp", "published"): TeacherConfig("nsfp", "plain"),
     # Fast NSF's own script
     ("fastnsf", "published"): TeacherConfig("fastnsf", "plain", patience=10, min_delta=1e-3),
-    ("nsfp", "fast"): TeacherConfig("nsfp", "fast"),
-    ("fastnsf", "fast"): TeacherConfig("fastnsf", "fast"),
+    ("nsfp", "fast"): TeacherConfig("nsfp", "fast", iterations=300),
+    ("fastnsf", "fast"): TeacherConfig("fastnsf", "fast", iterations=300),
 }
 CONFIGS = ("fast", "published")
 

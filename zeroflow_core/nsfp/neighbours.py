@@ -17,16 +17,21 @@ class NearestNeighbours:
             from scipy.spatial import cKDTree
 
             # Plain splits build in a third of the time, and a tree of a moving cloud serves one query only.
-            self._tree = cKDTree(self._targets.numpy(), balanced_tree=False, compact_nodes=False)
+            self._tree = cKDTree(_finite(self._targets).numpy(), balanced_tree=False, compact_nodes=False)
 
     def __call__(self, queries: Tensor) -> Tensor:
         """Index (N,) int64 of the target nearest to each of `queries` (N,3)."""
         queries = queries.detach()
         if not queries.is_cuda:
-            return torch.from_numpy(self._tree.query(queries.numpy(), workers=torch.get_num_threads())[1])
+            return torch.from_numpy(self._tree.query(_finite(queries).numpy(), workers=torch.get_num_threads())[1])
         rows = max(1, _AT_ONCE // len(self._targets))
         return torch.cat([self._nearest(part) for part in queries.split(rows)])
 
     def _nearest(self, queries: Tensor) -> Tensor:
         # Differences, not |a|² + |b|² − 2ab, which fp32 can't tell apart 50 m from the origin.
         return torch.cdist(queries, self._targets, compute_mode="donot_use_mm_for_euclid_dist").argmin(dim=1)
+
+
+def _finite(points: Tensor) -> Tensor:
+    """Trees take no NaN. A cloud that has diverged gets any neighbours: its distances are NaN with all of them."""
+    return torch.nan_to_num(points)

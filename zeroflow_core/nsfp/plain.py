@@ -27,6 +27,7 @@ class Optimised:
     forward:    (N0,3) flow of pc0's points, metres
     backward:   (N1,3) flow of pc1's points towards pc0, metres; None where there is no network for it
     iterations: forward passes made
+    points:     that went through a network in each of them
     loss:       total loss at the best flow; NaN if it never was a number
     """
 
@@ -34,6 +35,7 @@ class Optimised:
     backward: Tensor | None
     iterations: int
     loss: float
+    points: int
 
 
 class EarlyStopping:
@@ -93,4 +95,4 @@ def optimise_nsfp(
         optimiser.step()
 
     with torch.no_grad():
-        return Optimised(best_flow, -best_back_field(pc1), iteration, best_loss)
+        return Optimised(best_flow, -best_back_field(pc1), iteration, best_loss, len(pc0))

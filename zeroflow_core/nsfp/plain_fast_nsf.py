@@ -54,4 +54,4 @@ def optimise_fast_nsf(
         if loss.item() <= best_loss:
             best_loss, best_flow = loss.item(), flow.detach()
 
-    return Optimised(best_flow, None, iteration, best_loss)
+    return Optimised(best_flow, None, iteration, best_loss, len(pc0))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
-from zeroflow_core.devices import choose_device
+from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.geometry import SE3
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
+from zeroflow_core.nsfp.engine import Clouds, optimise_together, pairs_that_fit
 from zeroflow_core.nsfp.neighbours import NearestNeighbours
 from zeroflow_core.nsfp.plain import OnIteration, Optimised, optimise_nsfp
+from zeroflow_core.nsfp.plain_fast_nsf import optimise_fast_nsf
 from zeroflow_core.pairs import Flow, FramePair, Status, as_flow
 
+_LONGEST = 30.0  # metres; a longer flow is none: 300 m/s from one sweep to the next at 10 Hz
 _TITLES = {"nsfp": "NSFP", "fastnsf": "Fast NSF"}
 
 
@@ -28,6 +32,7 @@ class Label:
                 which has no network for it
     iterations: made
     loss:       at the flow that was kept, in the method's own unit; NaN without one
+    points:     that went through a network in each iteration
     problem:    why no point has an estimate, in a sentence; None when all went well
     """
 
@@ -35,6 +40,7 @@ class Label:
     backward: Flow | None
     iterations: int
     loss: float
+    points: int
     problem: str | None = None
 
 
@@ -52,59 +58,66 @@ class _Seen:
     problem: str | None
 
     @property
-    def clouds(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def clouds(self) -> Clouds:
         return torch.from_numpy(self.pair.pc0[self.rows0]), torch.from_numpy(self.pair.pc1[self.rows1])
 
 
 class Teacher:
     """NSFP or Fast NSF, ready to label pairs.
 
-    name:     one line that says which
-    identity: plain data that tells labels of this teacher from any other's
+    name:      one line that says which
+    identity:  plain data that tells labels of this teacher from any other's
+    precision: ``fp32`` or ``bf16``
     """
 
     def __init__(
-        self, method: str = "nsfp", config: str | TeacherConfig = "fast", *, device: str = "auto", seed: int = 0
+        self,
+        method: str = "nsfp",
+        config: str | TeacherConfig = "fast",
+        *,
+        device: str = "auto",
+        seed: int = 0,
+        pairs_in_flight: int | None = None,
     ) -> None:
         """
-        method: ``nsfp`` or ``fastnsf``
-        config: ``fast``, ``published`` or a configuration of one's own
-        device: ``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda`` or ``cuda:n``
-        seed:   of the initial weights, the same for each pair: a label depends on its pair and on nothing before it
+        method:          ``nsfp`` or ``fastnsf``; a configuration of one's own says it itself
+        config:          ``fast``, ``published`` or a configuration of one's own
+        device:          ``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda`` or ``cuda:n``
+        seed:            of the initial weights and of what the fast engine draws, the same for each pair: a label
+                         depends on its pair, and on nothing that was labelled before or beside it
+        pairs_in_flight: how many the fast engine takes at a time, at most; without it one on a CPU, where more gain
+                         nothing, and on a GPU what `pairs_that_fit` says
 
         Raises:
-            ZeroFlowError: an unknown method, configuration or device.
+            ZeroFlowError: an unknown method, configuration, precision or device.
         """
         self.config = config if isinstance(config, TeacherConfig) else teacher_config(method, config)
         self.device = choose_device(device)
         self.seed = seed
-        self.name = f"{_TITLES[self.config.method]}, {self.config.engine} engine ({self.device})"
-        self.identity: dict[str, Any] = {
-            **self.config.to_dict(), "seed": seed, "device": torch.device(self.device).type
+        fast = self.config.engine == "fast"
+        self.precision = choose_precision(self.config.precision, self.device) if fast else "fp32"
+        self.name = f"{_TITLES[self.config.method]}, {self.config.engine} engine ({self.precision}, {self.device})"
+        self.identity: dict[str, Any] = self.config.to_dict() | {
+            "precision": self.precision, "seed": seed, "device": torch.device(self.device).type
         }
+        self._in_flight = pairs_in_flight or pairs_that_fit(self.config, self.device)
 
     def label(self, pairs: Iterable[FramePair]) -> Iterator[Label]:
-        """A label for each pair, in their order. A pair that nothing can be said of gets one with a `problem`."""
-        for pair in pairs:
-            yield self.label_one(pair)
+        """A label for each pair, in their order. A pair that nothing can be said of gets one with a `problem`.
+
+        Pairs are taken from `pairs` a batch at a time.
+        """
+        pairs = iter(pairs)
+        while batch := list(islice(pairs, self._in_flight)):
+            yield from self._label_batch([_look_at(pair, self.config) for pair in batch])
 
     def label_one(self, pair: FramePair, on_iteration: OnIteration | None = None) -> Label:
-        """The label of one pair."""
-        seen = _look_at(pair, self.config)
-        if seen.problem:
-            return _as_label(seen, self.config.method, None)
-        generator = torch.Generator().manual_seed(self.seed)
-        clouds = [cloud.to(self.device) for cloud in seen.clouds]
-        with torch.enable_grad():
-            optimised = self._optimise()(*clouds, self.config, generator, on_iteration)
-        return _as_label(seen, self.config.method, optimised)
+        """The label of one pair.
 
-    def _optimise(self):
-        if self.config.method == "nsfp":
-            return optimise_nsfp
-        from zeroflow_core.nsfp.plain_fast_nsf import optimise_fast_nsf
-
-        return optimise_fast_nsf
+        on_iteration: called with the number of each iteration, from 1, and its loss; not by the fast engine on a GPU
+        """
+        (label,) = self._label_batch([_look_at(pair, self.config)], on_iteration)
+        return label
 
     def flow(self, pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
         """Flow (N0,3) float32 of pc0's points towards pc1, metres, NaN where there is none.
@@ -115,13 +128,47 @@ class Teacher:
         no_ground = [np.zeros(len(cloud), dtype=bool) for cloud in (pc0, pc1)]
         return self.label_one(FramePair(pc0, pc1, *no_ground, 0, 1, SE3.identity())).flow.vectors
 
+    def _label_batch(self, batch: list[_Seen], on_iteration: OnIteration | None = None) -> list[Label]:
+        optimised = iter(self._optimise([seen.clouds for seen in batch if not seen.problem], on_iteration))
+        return [_as_label(seen, self.config, None if seen.problem else next(optimised)) for seen in batch]
+
+    def _optimise(self, clouds: list[Clouds], on_iteration: OnIteration | None) -> list[Optimised | str]:
+        """What each pair comes to, or why it came to nothing. Out of memory, half as many pairs are tried at a time."""
+        if not clouds:
+            return []
+        try:
+            return self._optimise_at_once(clouds, on_iteration)
+        except (torch.OutOfMemoryError, MemoryError):
+            if len(clouds) == 1:
+                return ["memory ran out with this pair alone"]
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+        half = (len(clouds) + 1) // 2
+        self._in_flight = min(self._in_flight, half)
+        return self._optimise(clouds[:half], on_iteration) + self._optimise(clouds[half:], on_iteration)
+
+    def _optimise_at_once(self, clouds: list[Clouds], on_iteration: OnIteration | None) -> list[Optimised]:
+        if self.config.engine == "fast":
+            # On a CPU a batch gains nothing, and matrix products round differently in one.
+            batches = [[pair] for pair in clouds] if self.device == "cpu" else [clouds]
+            fixed = self.config, self.precision, self.device, self.seed, on_iteration
+            return [one for batch in batches for one in optimise_together(batch, *fixed)]
+        optimise = {"nsfp": optimise_nsfp, "fastnsf": optimise_fast_nsf}[self.config.method]
+        with torch.enable_grad():
+            return [
+                optimise(*(cloud.to(self.device) for cloud in pair), self.config, self._generator(), on_iteration)
+                for pair in clouds
+            ]
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
 
 def _look_at(pair: FramePair, config: TeacherConfig) -> _Seen:
     rows = []
     for points, is_ground in ((pair.pc0, pair.is_ground0), (pair.pc1, pair.is_ground1)):
-        with np.errstate(invalid="ignore"):
-            inside = (points >= np.float32(config.minimum)).all(axis=1)
-            inside &= (points < np.float32(config.maximum)).all(axis=1)
+        inside = (points >= np.float32(config.minimum)).all(axis=1)
+        inside &= (points < np.float32(config.maximum)).all(axis=1)  # both False for NaN
         rows.append(np.flatnonzero(inside & ~is_ground))
     seen = _Seen(pair, *rows, problem=None)
     return _Seen(pair, *rows, problem=_problem_of(seen, config))
@@ -139,16 +186,19 @@ def _problem_of(seen: _Seen, config: TeacherConfig) -> str | None:
     return None
 
 
-def _as_label(seen: _Seen, method: str, optimised: Optimised | None) -> Label:
-    pair, problem, iterations, loss = seen.pair, seen.problem, 0, float("nan")
-    forward = backward = None
-    if optimised is not None:
-        iterations, loss, forward, backward = optimised.iterations, optimised.loss, optimised.forward, optimised.backward
-        if not all(torch.isfinite(answer).all() for answer in (forward, backward) if answer is not None):
-            problem, loss, forward, backward = "the optimisation diverged", float("nan"), None, None
+def _as_label(seen: _Seen, config: TeacherConfig, outcome: Optimised | str | None) -> Label:
+    """outcome: what the optimisation came to, why it came to nothing, or None where there was none"""
+    pair, problem = seen.pair, outcome if isinstance(outcome, str) else seen.problem
+    iterations, points, loss, forward, backward = 0, 0, float("nan"), None, None
+    if isinstance(outcome, Optimised):
+        iterations, points = outcome.iterations, outcome.points
+        if all(torch.isfinite(answer).all() for answer in (outcome.forward, outcome.backward) if answer is not None):
+            loss, forward, backward = outcome.loss, outcome.forward, outcome.backward
+        else:
+            problem = "the optimisation diverged"
     flow = _whole(forward, pair.pc0, pair.is_ground0, seen.rows0, pair.dt)
-    back = None if method == "fastnsf" else _whole(backward, pair.pc1, pair.is_ground1, seen.rows1, -pair.dt)
-    return Label(flow, back, iterations, loss, problem)
+    back = None if config.method == "fastnsf" else _whole(backward, pair.pc1, pair.is_ground1, seen.rows1, -pair.dt)
+    return Label(flow, back, iterations, loss, points, problem)
 
 
 def _whole(answer: torch.Tensor | None, points: np.ndarray, is_ground: np.ndarray, rows: np.ndarray, dt: float) -> Flow:
@@ -156,7 +206,7 @@ def _whole(answer: torch.Tensor | None, points: np.ndarray, is_ground: np.ndarra
     estimate = np.full(points.shape, np.nan, dtype=np.float32)
     if answer is not None:
         estimate[rows] = answer.cpu().numpy()
+    estimate[np.linalg.norm(estimate, axis=1) > _LONGEST] = np.nan
     flow = as_flow(estimate, points, is_ground, dt)
-    if answer is None:
-        flow.status[rows] = Status.NO_ESTIMATE
+    flow.status[rows[np.isnan(estimate[rows, 0])]] = Status.NO_ESTIMATE
     return flow
