@@ -56,7 +56,7 @@ def _clouds() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "no target": (cloud(40), NOTHING),
         "no query": (NOTHING, cloud(40)),
         "nothing": (NOTHING, NOTHING),
-        # More than one group of tiles, of which most queries need one or two.
+        # More than one group of tiles, for few queries.
         "large": (cloud(40, 30.0), np.concatenate([around[1] + cloud(4200, 9.0), cloud(150, 30.0)])),
     }
 
@@ -154,7 +154,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path):
     program = "import test_nsfp_tiles; test_nsfp_tiles.compile_kernels()"
     done = _run(program, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
     # A fused multiply-add would round distances in its own way.
-    assert done.stdout.split() == ["_boxes_kernel", "0", "_nearest_kernel", "0", "_side_kernel", "0"]
+    assert done.stdout.split() == ["_boxes_kernel", "0"] + 2 * ["_nearest_kernel", "0", "_side_kernel", "0"]
 
 
 def compile_kernels() -> None:
@@ -164,16 +164,18 @@ def compile_kernels() -> None:
 
     from zeroflow_core.nsfp import tiles_kernel
 
-    constants = {"TILE": tiles.TILE, "GROUP": tiles_kernel.GROUP, "QUERIES_MOVE": False}
     types = dict.fromkeys(["count", "query_count", "target_count"], "*i32")
     types |= dict.fromkeys(["index", "loss", "gradient"], "*i64") | {"scale": "fp32"}
     types |= dict.fromkeys(["capacity", "query_capacity", "target_capacity", "groups", "limit_bits"], "i32")
-    types |= dict.fromkeys(constants, "constexpr")
-    for kernel in (tiles_kernel._boxes_kernel, tiles_kernel._nearest_kernel, tiles_kernel._side_kernel):
-        names = kernel.arg_names
-        signature = {name: types.get(name, "*fp32") for name in names}
-        source = ASTSource(kernel, signature, {name: value for name, value in constants.items() if name in names})
-        compiled = compile(source, target=GPUTarget("cuda", 90, 32), options=tiles_kernel._OPTIONS)
+    kernels = [(tiles_kernel._boxes_kernel, 0)]
+    for queries in (32, 8):
+        kernels += [(tiles_kernel._nearest_kernel, queries), (tiles_kernel._side_kernel, queries)]
+    for kernel, queries in kernels:
+        constants = {"QUERIES": queries, "TILE": tiles.TILE, "GROUP": tiles_kernel.GROUP, "QUERIES_MOVE": False}
+        constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+        signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
+        source = ASTSource(kernel, signature, constants)
+        compiled = compile(source, target=GPUTarget("cuda", 90, 32), options=tiles_kernel._OPTIONS | {"num_warps": 1})
         print(kernel.__name__, compiled.asm["ptx"].count("fma."))
 
 
@@ -261,6 +263,27 @@ def test_chamfer_and_its_gradient_are_those_of_the_plain_loss(plain, name: str):
     torch.testing.assert_close(plain[f"{name}: loss"][0], loss.detach(), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(plain[f"{name}: gradient"][0, :moving_count], cloud.grad, rtol=1e-5, atol=1e-8)
     assert not plain[f"{name}: gradient"][0, moving_count:].any()
+
+
+def test_a_sample_stands_for_the_still_cloud_where_that_looks_for_neighbours():
+    moving, moving_count, still, still_count = _inputs("random")
+    sample, sample_count = still[:, 5:45], torch.tensor([40], dtype=torch.int32)
+    loss, gradient = tiles.truncated_chamfer(
+        moving, moving_count, still, still_count, 2.0, sample=(sample, sample_count)
+    )
+
+    cloud = moving[0, :moving_count].clone().requires_grad_()
+    expected = 0.0
+    for squared, dim in ((_squared(cloud, still[0, :still_count]), 1), (_squared(cloud, sample[0]), 0)):
+        least = squared.amin(dim=dim)
+        expected += torch.where(least < 2, least, 0.0).mean()
+    expected.backward()
+    torch.testing.assert_close(loss[0], expected.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient[0, :moving_count], cloud.grad, rtol=1e-5, atol=1e-8)
+
+
+def _squared(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one[:, None] - other).square().sum(dim=2)
 
 
 @pytest.mark.parametrize("name", ["no target", "no query", "nothing"])

@@ -81,11 +81,11 @@ def truncated_chamfer(
     For each direction the squared distances to the nearest neighbours, those from `truncation` (m², finite) on set to
     0, and their mean over all points of that direction's cloud (0 for a cloud of none); the sum of both.
 
-    guess: (B,N) for the points of `moving` (B,N,3) and (B,M) for those of `still` (B,M,3), int64, contiguous: where
-           their neighbours may be, any values; overwritten with where they are, for the next iteration
-
     sample: points (B,K,3) of `still` and counts (B,), which stand for all of them where they look for their neighbours
-            in `moving`; `guess` is then for them
+            in `moving`
+    guess:  (B,N) for the points of `moving` (B,N,3) and (B,M) for those of `still` (B,M,3), or (B,K) for the sample,
+            int64, contiguous: where their neighbours may be, any values; overwritten with where they are, for the next
+            iteration
 
     Returns loss (B,) float32, m², NaN where a point is not finite, and gradient (B,N,3) float32, m, 0 for padding.
     """

@@ -1,8 +1,8 @@
 """The search of `tiles` as Triton kernels. Importing this loads Triton; `tiles` does so where it works.
 
-Every 32 successive targets are a tile, every 128 tiles a group, each with its box. One program serves one tile of
-queries. In the groups within reach of its box it goes through the tiles, from the nearest box on, until none is near
-enough to hold a better neighbour of any query.
+Every 32 successive targets are a tile, every 128 tiles a group, each with its box. One program serves a few
+successive queries. In the groups within reach of their box it goes through the tiles, from the nearest box on, until
+none is near enough to hold a better neighbour of any query.
 
 Squared distances are compared by their bits: fp32 numbers that are not negative order as those do. With an index below
 them, the least number of all is the nearest target, and of targets equally near the one with the lowest index.
@@ -16,9 +16,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroflow_core.nsfp.tiles import FARTHEST, TILE  # one query a lane, one warp a program
+from zeroflow_core.nsfp.tiles import FARTHEST, TILE
 
 GROUP = 128  # tiles
+# Queries of a program, which is one warp. One a lane, and the minimum over a tile stays within the lane; but where they
+# are much sparser than the targets, 32 lie so far apart that each tile is near one of them only.
+_QUERIES, _SPARSE_QUERIES = 32, 8
 # No fused multiply-adds: distances are those of plain PyTorch to the last bit, and a box, rounded as its points are, is
 # never farther than they.
 _OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
@@ -77,7 +80,8 @@ def _launch(kernel, search: tuple, *arguments, **constants) -> None:
             _boxes_kernel[groups, pairs](
                 targets, target_count, capacity, boxes, group_boxes, TILE=TILE, GROUP=GROUP, num_warps=4, **_OPTIONS
             )
-        kernel[triton.cdiv(queries.shape[1], TILE), pairs](
+        together = _SPARSE_QUERIES if 2 * queries.shape[1] < capacity else _QUERIES
+        kernel[triton.cdiv(queries.shape[1], together), pairs](
             queries,
             query_count,
             queries.shape[1],
@@ -91,6 +95,7 @@ def _launch(kernel, search: tuple, *arguments, **constants) -> None:
             limit_bits,
             *arguments,
             **constants,
+            QUERIES=together,
             TILE=TILE,
             GROUP=GROUP,
             num_warps=1,
@@ -151,11 +156,12 @@ def _nearest_kernel(
     groups,
     limit_bits,
     squared,
+    QUERIES: tl.constexpr,
     TILE: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     pair = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    rows = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     within = rows < query_capacity
     queries += pair * query_capacity * 3
     index += pair * query_capacity
@@ -190,11 +196,12 @@ def _side_kernel(
     loss,
     gradient,
     QUERIES_MOVE: tl.constexpr,
+    QUERIES: tl.constexpr,
     TILE: tl.constexpr,
     GROUP: tl.constexpr,
 ):
     pair = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    rows = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     within = rows < query_capacity
     queries += pair * query_capacity * 3
     index += pair * query_capacity
@@ -248,14 +255,14 @@ def _search(
     TILE: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Squared distance (TILE,) of a tile's queries to their nearest targets, and the targets' index, -1 for none."""
+    """Squared distances (Q,) of queries that lie together to their nearest targets, and index of these, -1 for none."""
     low_x, high_x = tl.min(tl.where(is_point, x, _NOWHERE), axis=0), tl.max(x, axis=0)
     low_y, high_y = tl.min(tl.where(is_point, y, _NOWHERE), axis=0), tl.max(y, axis=0)
     low_z, high_z = tl.min(tl.where(is_point, z, _NOWHERE), axis=0), tl.max(z, axis=0)
 
     # A guess costs one distance, and puts most tiles out of reach from the start.
     guess = tl.maximum(tl.minimum(guess, count - 1), 0)
-    guess_x, guess_y, guess_z, _ = _load_points(targets, guess, count, _NOWHERE)
+    guess_x, guess_y, guess_z, _guess_is_point = _load_points(targets, guess, count, _NOWHERE)
     none = tl.zeros_like(guess) + (limit_bits.to(tl.int64) << 32)
     best = tl.minimum(none, (_squared_bits(x - guess_x, y - guess_y, z - guess_z).to(tl.int64) << 32) | guess)
     reach = tl.max(tl.where(is_point, (best >> 32).to(tl.int32), -1), axis=0)
@@ -273,7 +280,7 @@ def _search(
                 wants = _gap_bits(x, x, y, y, z, z, box + tile, groups * GROUP) <= (best >> 32).to(tl.int32)
                 if tl.max((wants & is_point).to(tl.int32), axis=0) > 0:
                     rows = (group * GROUP + tile) * TILE + tl.arange(0, TILE)
-                    target_x, target_y, target_z, _ = _load_points(targets, rows, count, _NOWHERE)
+                    target_x, target_y, target_z, _target_is_point = _load_points(targets, rows, count, _NOWHERE)
                     # Targets down, queries across: a lane has one query.
                     away_x = x[None, :] - target_x[:, None]
                     away_y = y[None, :] - target_y[:, None]
