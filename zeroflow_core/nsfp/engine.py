@@ -1,8 +1,8 @@
 """The fast engine: NSFP or Fast NSF of many pairs at once, each iteration on a fresh draw of their points.
 
-What differs from the published optimisation, and why the answer is the same: points are drawn anew in every iteration
-(see `sampling`); the learning rate falls to nothing over a fixed number of iterations, so that the last flow is the
-best one and no pair has to be asked whether it is done; hidden layers may compute in bf16.
+What differs from the published optimisation, with the same answer: points are drawn anew in every iteration (see
+`sampling`); the learning rate falls to nothing over a fixed number of iterations, so that the last flow is the one to
+keep, and no pair has to be asked whether it is done; hidden layers may compute in bf16.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def optimise_together(
                   would make a GPU wait
     """
     orders = [[_tile_order(cloud) for cloud in pair] for pair in clouds]
-    ordered = [[cloud[order] for cloud, order in zip(*pair, strict=True)] for pair in zip(clouds, orders, strict=True)]
+    ordered = [(pc0[order0], pc1[order1]) for (pc0, pc1), (order0, order1) in zip(clouds, orders, strict=True)]
     with torch.no_grad():
         run = _Run(ordered, config, _PRECISIONS[precision], torch.device(device), seed)
         run.iterate(on_iteration)
@@ -91,7 +91,7 @@ class _Run:
 
     def __init__(
         self,
-        clouds: Sequence[Sequence[Tensor]],
+        clouds: Sequence[Clouds],
         config: TeacherConfig,
         precision: torch.dtype,
         device: torch.device,
@@ -212,10 +212,10 @@ class _Adam:
     def __init__(self, parameters: Tensor, config: TeacherConfig) -> None:
         self._parameters, self.gradients = parameters, torch.zeros_like(parameters)
         self._mean, self._square, self._change = (torch.zeros_like(parameters) for _ in range(3))
-        times = torch.arange(1, config.iterations + 1, dtype=torch.float64)
-        rate = learning_rates(config) / (1 - _BETAS[0] ** times)
-        self._rates = rate.float().to(parameters.device)
-        self._roots = (1 - _BETAS[1] ** times).sqrt().float().to(parameters.device)
+        times = np.arange(1, config.iterations + 1)
+        rates = config.learning_rate * settling(config.iterations) / (1 - _BETAS[0] ** times)
+        roots = np.sqrt(1 - _BETAS[1] ** times)
+        self._rates, self._roots = (torch.from_numpy(table).float().to(parameters.device) for table in (rates, roots))
 
     def step(self, iteration: Tensor) -> None:
         """iteration: (1,) int64, from 0"""
@@ -226,16 +226,20 @@ class _Adam:
         self._parameters.sub_(self._change)
 
 
-def learning_rates(config: TeacherConfig) -> Tensor:
-    """(T,) float64: constant over the first half of the iterations, then half a cosine down to nothing."""
-    through = torch.arange(config.iterations, dtype=torch.float64) / config.iterations
-    return config.learning_rate * 0.5 * (1 + torch.cos(math.pi * (2 * through - 1).clamp(min=0.0)))
+def settling(iterations: int) -> np.ndarray:
+    """(T,) float64 from 1 to 0: 1 for the first half of the iterations, then half a cosine.
+
+    First the flow is looked for, then it settles: with it falls the learning rate, and the share of points that are
+    drawn from where the sweeps differ, so that the loss ends as that of all points, as published.
+    """
+    through = np.arange(iterations) / iterations
+    return 0.5 * (1 + np.cos(np.pi * np.clip(2 * through - 1, 0, None)))
 
 
-def _drawn_rows(pair: Sequence[Tensor], config: TeacherConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _drawn_rows(pair: Clouds, config: TeacherConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (T, samples) of pc0 and of pc1 for each iteration, in the clouds' own order, which is quick to search."""
     pc0, pc1 = (cloud.numpy() for cloud in pair)
-    random, shares = np.random.default_rng(seed), np.full(config.iterations, config.differing)
+    random, shares = np.random.default_rng(seed), config.differing * settling(config.iterations)
     rows0 = draw(len(pc0), differing(pc0, pc1), config.samples, shares, random)
     rows1 = draw(len(pc1), differing(pc1, pc0), config.samples, shares, random)
     return np.sort(rows0, axis=1), np.sort(rows1, axis=1)
