@@ -57,7 +57,7 @@ def _clouds() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "no query": (NOTHING, cloud(40)),
         "nothing": (NOTHING, NOTHING),
         # More than one group of tiles, for few queries.
-        "large": (cloud(40, 30.0), np.concatenate([around[1] + cloud(4200, 9.0), cloud(150, 30.0)])),
+        "large": (cloud(16, 30.0), np.concatenate([around[1] + cloud(4200, 9.0), cloud(150, 30.0)])),
     }
 
 

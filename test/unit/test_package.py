@@ -22,6 +22,7 @@ COMMANDS = {
     "zeroflow_core": {"infer", "flow", "convert", "simulate", "evaluate", "compare", "doctor"},
     "zeroflow_ros": {"flow_node", "replay", "demo"},
 }
+BROUGHT_ALONG = {"triton"}  # by CUDA builds of torch; only loaded where there is a GPU
 MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}  # where a distribution and its module differ in name
 
 
@@ -52,7 +53,7 @@ def test_every_foreign_import_is_declared(manifest, repository: Path):
     distributions = re.findall(r"^[\w-]+", setup["options"]["install_requires"], re.MULTILINE)
     declared = {MODULE_OF.get(name, name) for name in distributions}
     declared |= {dependency.name for dependency in manifest.exec_depends}
-    declared |= {"zeroflow_core", "zeroflow_ros", *sys.stdlib_module_names}
+    declared |= BROUGHT_ALONG | {"zeroflow_core", "zeroflow_ros", *sys.stdlib_module_names}
 
     undeclared = {
         f"{path.relative_to(repository)} imports {module}"
