@@ -52,7 +52,7 @@ def run_in_workers(
                 try:
                     kind, content = connection.recv()
                 except (EOFError, OSError) as error:
-                    raise ZeroFlowError(_cause_of_death(workers[connection])) from error
+                    raise ZeroFlowError(_cause_of_death(workers[connection], processes)) from error
                 if kind == "progress":
                     on_progress(content)
                 elif kind == "mistake":
@@ -96,10 +96,11 @@ def _wait_for(processes: Iterable[subprocess.Popen]) -> None:
             process.wait()
 
 
-def _cause_of_death(process: subprocess.Popen) -> str:
+def _cause_of_death(process: subprocess.Popen, processes: int) -> str:
     code = process.wait()
     if code == -signal.SIGKILL:
-        return "a worker process was killed, perhaps because memory ran out; run the same again with fewer --jobs"
+        relief = "with fewer --jobs" if processes > 1 else "when more of it is free"
+        return f"a worker process was killed, perhaps because memory ran out; run the same again {relief}"
     if code < 0:
         return f"a worker process ended by {signal.Signals(-code).name}; run the same again to go on"
     return f"a worker process ended with exit code {code}; what it said is above"

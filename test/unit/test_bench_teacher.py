@@ -28,6 +28,7 @@ from zeroflow_core.pairs import Flow, Status
 from zeroflow_core.simulation.log import simulate_log
 
 command = import_module("zeroflow_core.bench.teacher")
+FAST = teacher_config("nsfp", "fast")
 FIGURES = ("three_way_epe", "fd", "fs", "bs")
 
 
@@ -194,11 +195,11 @@ def fake(monkeypatch):
 
 def test_a_run_times_the_label_of_the_pair_after_a_small_warm_up(logs: Path, fake):
     log, reported = logs / "sensor/val/drive", []
-    task = Task("nsfp:fast", teacher_config("nsfp", "fast"), log, 1, 3, "cpu")
+    task = Task("nsfp:fast", FAST, log, 1, 3, "cpu")
     teacher_run.measure_run(task, reported.append)
     points = len(Log(log).sweep(1))
     warm_up, real = fake.asked
-    assert real == ("nsfp", 5000, 3, None, points)
+    assert real == ("nsfp", FAST.iterations, 3, None, points)
     assert warm_up[1] == 10 and warm_up[4] < 1001 < points
     (run,) = reported
     assert (run.name, run.seed, run.iterations, run.points, run.loss) == ("nsfp:fast", 3, 12, 34, None)
@@ -210,7 +211,7 @@ def test_a_run_times_the_label_of_the_pair_after_a_small_warm_up(logs: Path, fak
 
 def test_a_batch_goes_round_the_pairs_of_the_log(logs: Path, fake):
     reported = []
-    task = Task("nsfp:fast", teacher_config("nsfp", "fast"), logs / "sensor/val/drive", 1, 0, "cpu")
+    task = Task("nsfp:fast", FAST, logs / "sensor/val/drive", 1, 0, "cpu")
     teacher_run.measure_batch(task, 3, reported.append)
     (batch,) = reported
     assert (batch.in_flight, batch.pairs, batch.different, batch.iterations, batch.problems) == (3, 9, 2, 12.0, 0)
@@ -218,14 +219,7 @@ def test_a_batch_goes_round_the_pairs_of_the_log(logs: Path, fake):
     assert batch.three_way_epe == teacher_run.errors(truth, fake.said(truth.points0))["zeroflow"]["three_way_epe"]
     assert batch.pairs_per_s == pytest.approx(9 / batch.seconds)
     points = [len(Log(task.log).sweep(i)) for i in (1, 0)]
-    assert fake.asked[3:] == [("nsfp", 5000, 0, 3, points[k % 2]) for k in range(9)]
-
-
-def test_points_in_range_are_those_that_an_engine_may_see(logs: Path):
-    pair = teacher_pair.read_pair(Log(logs / "sensor/val/drive"), 0)
-    config = replace(teacher_config("nsfp", "published"), minimum=(-10.0, -10.0, -3.0), maximum=(10.0, 10.0, 3.0))
-    inside = ((pair.pc0 >= config.minimum) & (pair.pc0 < config.maximum)).all(axis=1) & ~pair.is_ground0
-    assert 0 < teacher_run.points_in_range(pair, config) == inside.sum() < (~pair.is_ground0).sum()
+    assert fake.asked[3:] == [("nsfp", FAST.iterations, 0, 3, points[k % 2]) for k in range(9)]
 
 
 # --- the command --------------------------------------------------------------------------------------------------

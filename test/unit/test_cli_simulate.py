@@ -267,6 +267,8 @@ def _task(number: int, report) -> None:
         raise ZeroFlowError("13 brings bad luck")
     if number == 14:
         raise KeyError("a bug")
+    if number == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_every_task_is_done_once():
@@ -279,3 +281,9 @@ def test_every_task_is_done_once():
 def test_what_a_task_raises_is_raised(number, error, says):
     with pytest.raises(error, match=says):
         run_in_workers(_task, [(number,), (1,)], 1, lambda _: None)
+
+
+@pytest.mark.parametrize("processes, advice", [(1, "when more of it is free"), (2, "with fewer --jobs")])
+def test_the_advice_when_memory_runs_out_can_be_taken(processes, advice):
+    with pytest.raises(ZeroFlowError, match=f"killed, perhaps because memory ran out; run the same again {advice}$"):
+        run_in_workers(_task, [(15,), (15,)], processes, lambda _: None)

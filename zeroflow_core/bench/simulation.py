@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
@@ -17,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from zeroflow_core.bench.machine import machine_name
 from zeroflow_core.errors import ZeroFlowError
 
 _WARM_UP = 2  # sweeps; the first ones fill caches and load kernels
@@ -90,7 +89,7 @@ def simulation(
                 f"{speed.points:,}",
             )
     console.print(table)
-    described = {"machine": _machine(device), "cpus": os.cpu_count(), "torch": torch.__version__}
+    described = {"machine": machine_name(device), "cpus": os.cpu_count(), "torch": torch.__version__}
     line = {"bench": "simulation", **asdict(task), **described, "speeds": [asdict(speed) for speed in speeds]}
     console.print(json.dumps(line), soft_wrap=True, highlight=False, markup=False)
 
@@ -151,18 +150,3 @@ def _time_sweeps(task: Task, threads: int, wait: Callable[[], int]) -> tuple[lis
         points.append(len(simulator.sweep(k).sweep))
         ends.append(perf_counter())
     return ends, points
-
-
-def _machine(device: str) -> str:
-    """What does the work, as its maker calls it."""
-    if device != "cpu":
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    described = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in _lines(described) if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

@@ -119,8 +119,6 @@ def measure_run(task: Task, report: Callable[[Run], None]) -> None:
     label = teacher.label_one(pair)
     _finish(task.device)
     seconds, cpu_seconds, memory_bytes = perf_counter() - start, process_time() - cpu_start, memory.taken()
-    precision = getattr(teacher, "precision", "fp32")  # an engine says it where it is another
-    points = getattr(label, "points", None) or points_in_range(pair, task.config)  # or where it left some out
     report(
         Run(
             name=task.name,
@@ -130,12 +128,12 @@ def measure_run(task: Task, report: Callable[[Run], None]) -> None:
             seconds=seconds,
             cpu_seconds=cpu_seconds,
             iterations=label.iterations,
-            points=points,
+            points=label.points,
             loss=label.loss if np.isfinite(label.loss) else None,
             problem=label.problem,
             memory_bytes=memory_bytes,
-            precision=precision,
-            matmul_rate=matmul_rate(precision, task.device),
+            precision=teacher.precision,
+            matmul_rate=matmul_rate(teacher.precision, task.device),
             errors=errors(truth, label.flow),
         )
     )
@@ -179,14 +177,6 @@ def _teacher(task: Task, in_flight: int | None = None, config: TeacherConfig | N
     config = task.config if config is None else config
     several = {} if in_flight is None else {"pairs_in_flight": in_flight}
     return Teacher(config.method, config, device=task.device, seed=task.seed, **several)
-
-
-def points_in_range(pair: FramePair, config: TeacherConfig) -> int:
-    """How many points of pc0 an engine sees that leaves out none."""
-    with np.errstate(invalid="ignore"):
-        inside = (pair.pc0 >= np.float32(config.minimum)).all(axis=1)
-        inside &= (pair.pc0 < np.float32(config.maximum)).all(axis=1)
-    return int((inside & ~pair.is_ground0).sum())
 
 
 def _warm_up(task: Task, pairs: list[FramePair], in_flight: int | None = None) -> None:
