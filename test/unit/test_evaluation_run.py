@@ -566,6 +566,14 @@ def test_the_worst_pairs_are_of_different_logs_first():
     assert chosen(9) == [("a", 1), ("a", 0), ("c", 0), ("b", 0), ("d", 0)]
 
 
+@pytest.mark.parametrize("pictures", [0, 1, 3, 4, 9])
+def test_no_pair_is_estimated_twice(root, monkeypatch, tmp_path, pictures):
+    calls = count_flows(monkeypatch)
+    evaluate(Settings(root, "val", "zero"), tmp_path / "out", pictures=pictures)
+    assert len(calls) == len(set(calls)) == 6
+    assert len(list((tmp_path / "out" / "worst").glob("*/*.npz"))) == min(pictures, 6)
+
+
 def test_the_report_shows_what_was_kept_or_makes_it_again(root, finished, monkeypatch, tmp_path):
     from zeroflow_core.evaluation import report
 

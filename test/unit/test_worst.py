@@ -1,4 +1,4 @@
-"""What is kept of the worst pairs: one of each log, which a damaged file does not stop."""
+"""What is kept of the worst pairs: a few of each log, which a damaged file does not stop."""
 
 from __future__ import annotations
 
@@ -24,11 +24,21 @@ def _names(out) -> list[str]:
 
 def test_the_worst_pair_of_a_log_is_kept(tmp_path):
     for index, error in enumerate((0.3, 0.5, 0.4)):
-        worst.keep_if_worst(tmp_path, "a", index, _record(index, error), ESTIMATE)
+        worst.keep_if_worst(tmp_path, "a", index, _record(index, error), ESTIMATE, 1)
     assert _names(tmp_path) == ["a/1.npz"]
     kept = worst.kept(tmp_path, _record(1, 0.5))
     np.testing.assert_array_equal(kept.residual, ESTIMATE.residual)
     np.testing.assert_array_equal(kept.covered, ESTIMATE.covered)
+
+
+def test_as_many_as_asked_for_are_kept_and_never_more(tmp_path):
+    kept = []
+    for index, error in enumerate((0.3, 0.5, 0.4, 0.1, 0.5)):
+        worst.keep_if_worst(tmp_path, "a", index, _record(index, error), ESTIMATE, 3)
+        kept.append([int(name[2]) for name in _names(tmp_path)])
+    assert kept == [[0], [0, 1], [0, 1, 2], [0, 1, 2], [1, 2, 4]]
+    worst.keep_if_worst(tmp_path, "b", 0, _record(0, 0.5), ESTIMATE, 0)
+    assert not (tmp_path / "worst" / "b").exists()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.95])
@@ -40,7 +50,7 @@ def test_a_damaged_file_is_as_none(tmp_path, part):
     content[start : start + 64] = b"\xff" * 64
     path.write_bytes(content)
     assert worst.kept(tmp_path, _record(0, 0.5)) is None
-    worst.keep_if_worst(tmp_path, "a", 1, _record(1, 0.6), ESTIMATE)
+    worst.keep_if_worst(tmp_path, "a", 1, _record(1, 0.6), ESTIMATE, 1)
     assert _names(tmp_path) == ["a/1.npz"]
 
 
@@ -55,6 +65,6 @@ def test_only_the_chosen_stay_and_nothing_half_written(tmp_path):
 
 
 def test_logs_whose_names_begin_alike_keep_theirs(tmp_path):
-    worst.keep_if_worst(tmp_path, "a-1", 0, _record(0, 0.3), ESTIMATE)
-    worst.keep_if_worst(tmp_path, "a", 0, _record(0, 0.5), ESTIMATE)
+    worst.keep_if_worst(tmp_path, "a-1", 0, _record(0, 0.3), ESTIMATE, 1)
+    worst.keep_if_worst(tmp_path, "a", 0, _record(0, 0.5), ESTIMATE, 1)
     assert _names(tmp_path) == ["a-1/0.npz", "a/0.npz"]

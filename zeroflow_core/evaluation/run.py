@@ -67,6 +67,7 @@ class _Task:
     log: Path
     log_id: str
     scored: bool
+    pictures: int
     submission: Submission | None
 
 
@@ -114,7 +115,7 @@ def evaluate(
         archive = out / f"submission-{submission}.zip"
         folder = archive.with_suffix("") if masks is None else out / f"submission-{submission}-{_digest_of(masks)}"
         entry = Submission(submission, folder, every, masks=masks, supervised=supervised)
-    tasks = [_Task(settings, out, log, Log(log).log_id, scored, entry) for log in logs]
+    tasks = [_Task(settings, out, log, Log(log).log_id, scored, pictures, entry) for log in logs]
     if not any(True for task in tasks for _ in _wanted(task)):
         raise ZeroFlowError(f"the logs in {logs[0].parent} have no pair of sweeps to evaluate: one sweep each")
     with _opened(out, settings, method):
@@ -194,7 +195,7 @@ def _evaluate_pair(task: _Task, log: Log, i: int) -> Record:
     record: Record = {"dt": pair.dt, "seconds": seconds, "tallies": {}}
     if truth is not None:
         record["tallies"] = {module.NAME: module.tally(truth, estimate) for module in TALLIED}
-        worst.keep_if_worst(task.out, log.log_id, i, record, estimate)
+        worst.keep_if_worst(task.out, log.log_id, i, record, estimate, task.pictures)
     if task.submission is not None and task.submission.wants(log.log_id, i):
         task.submission.add(log, i, log.sweep(i), pair.ego0_SE3_ego1, estimate)
     return record

@@ -1,11 +1,13 @@
 """The pairs that go worst, for the report's pictures.
 
-Every log's worst pair so far is kept as a file while the run is at it, because some methods take minutes a pair.
+Every log's worst pairs so far, as many as the report may show, are kept as files while the run is at it: some methods
+take minutes a pair.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -28,16 +30,18 @@ def badness(record: Record) -> float | None:
     return figures["fd"] if figures["num_fd"] >= _MIN_POINTS else None
 
 
-def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Estimate) -> None:
-    """Keep the estimate of pair `i` in the run's folder `out`, in place of a less bad one of the same log."""
+def keep_if_worst(out: Path, log_id: str, i: int, record: Record, estimate: Estimate, count: int) -> None:
+    """Keep the estimate of pair `i` in the run's folder `out` if it is among the `count` worst of its log so far, in
+    place of the least bad of them."""
     new = badness(record)
-    if new is None:
+    if new is None or not count:
         return
     others = [path for path in (_folder(out) / log_id).glob("*.npz") if path != _path(out, log_id, i)]
-    if any((there := _read(path, "badness")) is not None and float(there[0]) >= new for path in others):
+    ranked = sorted(((_kept_badness(path), path) for path in others), reverse=True)
+    if len(ranked) >= count and ranked[count - 1][0] >= new:
         return
     keep(out, log_id, i, record, estimate)
-    for path in others:
+    for _, path in ranked[count - 1 :]:
         path.unlink(missing_ok=True)
 
 
@@ -91,6 +95,11 @@ def _folder(out: Path) -> Path:
 
 def _path(out: Path, log_id: str, i: int) -> Path:
     return _folder(out) / log_id / f"{i}.npz"
+
+
+def _kept_badness(path: Path) -> float:
+    there = _read(path, "badness")
+    return -math.inf if there is None else float(there[0])
 
 
 def _read(path: Path, *names: str) -> list[np.ndarray] | None:
