@@ -277,3 +277,12 @@ def test_odd_clouds_have_a_flow_too(pc0: Tensor, pc1: Tensor):
     optimised = optimise_fast_nsf(pc0, pc1, config(iterations=5), seeded())
     assert optimised.forward.shape == pc0.shape and torch.isfinite(optimised.forward).all()
     assert math.isfinite(optimised.loss)
+
+
+def test_a_loss_that_is_no_number_ends_it_and_what_was_best_remains():
+    pc0, pc1 = cloud(60), cloud(60, seed=1)
+    losses: list[float] = []
+    wild = config(learning_rate=1e30)
+    optimised = optimise_fast_nsf(pc0, pc1, wild, seeded(), lambda _, loss: losses.append(loss))
+    assert len(losses) == 2 and math.isnan(losses[1]) and optimised.loss == losses[0]
+    torch.testing.assert_close(optimised.forward, make_field(seeded(), "xavier")(pc0).detach())
