@@ -15,7 +15,8 @@ from zeroflow_core.nsfp.network import HIDDEN_LAYERS, WIDTH, make_field
 class Fields:
     """`pairs` networks of `network.make_field`, one for each pair of clouds, and room for `rows` points in each.
 
-    The first and the last layer compute in fp32: coordinates of tens of metres don't fit into bf16.
+    The first and the last layer compute in fp32: coordinates of tens of metres don't fit into bf16, nor into TF32, which
+    PyTorch takes only where it is told to.
 
     parameters, gradients: (B,P) float32, a row for each network
     """
@@ -77,9 +78,10 @@ class Fields:
             torch.bmm(delta, self._hidden_weights[layer], out=other)
             delta, other = _through_relu(other, below), delta
         self._ends.copy_(delta)
-        torch.bmm(self._ends.mT, self._points, out=self._weight_gradients[0])
+        # Three columns wide, products are six times as quick with the other factor's rows lying together.
+        self._weight_gradients[0].copy_(torch.bmm(self._points.mT, self._ends).mT)
         torch.sum(self._ends, 1, keepdim=True, out=self._bias_gradients[0])
-        return torch.bmm(self._ends, self._weights[0], out=self._pull)
+        return torch.bmm(self._ends, self._weights[0].mT.contiguous().mT, out=self._pull)
 
 
 def initial_parameters(seed: int, initialisation: str) -> Tensor:
