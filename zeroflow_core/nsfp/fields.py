@@ -15,8 +15,8 @@ from zeroflow_core.nsfp.network import HIDDEN_LAYERS, WIDTH, make_field
 class Fields:
     """`pairs` networks of `network.make_field`, one for each pair of clouds, and room for `rows` points in each.
 
-    The first and the last layer compute in fp32: coordinates of tens of metres don't fit into bf16, nor into TF32, which
-    PyTorch takes only where it is told to.
+    The first and the last layer compute in fp32: coordinates of tens of metres don't fit into bf16, nor into TF32, of
+    which PyTorch makes use only where it is told to.
 
     parameters, gradients: (B,P) float32, a row for each network
     """
