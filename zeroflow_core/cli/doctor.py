@@ -53,7 +53,7 @@ def doctor() -> None:
 def findings() -> list[Finding]:
     """Everything looked at, in the order of the report."""
     checks: list[Callable[[], Finding]] = [_python, _torch, _checkpoint]
-    checks += [_patchwork, _open3d, _av2, _rosbags]
+    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags]
     checks += [_ros, _messages, _ros_only, _dds_profile, _disk, _test_data]
     return [check() for check in checks]
 
@@ -108,6 +108,10 @@ def _checkpoint() -> Finding:
 
 def _patchwork() -> Finding:
     return _package("pypatchworkpp", "finds ground points")
+
+
+def _scipy() -> Finding:
+    return _package("scipy", "the teachers' nearest neighbours")
 
 
 def _open3d() -> Finding:
