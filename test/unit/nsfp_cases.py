@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from zeroflow_core.geometry import SE3
-from zeroflow_core.pairs import FramePair
+from zeroflow_core.nsfp.config import CONFIGS, METHODS, teacher_config
+from zeroflow_core.nsfp.teacher import Label, Teacher
+from zeroflow_core.pairs import Flow, FramePair
 
 # --- scenes ------------------------------------------------------------------------------------------------
 
@@ -96,6 +99,43 @@ def _box(rng: np.random.Generator, n: int, corner: Sequence[float], size: Sequen
     unit[(side == 2) | (side == 3), 1] = side[(side == 2) | (side == 3)] - 2
     unit[side == 4, 2] = 1
     return np.array(corner) + unit * np.array(size)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For a test file that imports it: on a few hundred points a second thread only waits for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --- teachers ----------------------------------------------------------------------------------------------
+
+KINDS = [(method, name) for method in METHODS for name in CONFIGS]
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=["-".join(kind) for kind in KINDS])
+
+
+def teacher(
+    kind: tuple[str, str], iterations: int = 3, seed: int = 0, in_flight: int | None = None, **changes
+) -> Teacher:
+    """One that stops early and looks at few points: most of what is asked shows then, too."""
+    config = replace(teacher_config(*kind), iterations=iterations, samples=400, **changes)
+    return Teacher(kind[0], config, device="cpu", seed=seed, pairs_in_flight=in_flight)
+
+
+def same(a: Label, b: Label) -> bool:
+    """Bit for bit."""
+
+    def flows(one: Flow | None, other: Flow | None) -> bool:
+        if one is None or other is None:
+            return one is other
+        vectors = one.vectors.tobytes() == other.vectors.tobytes()
+        return vectors and np.array_equal(one.status, other.status) and one.dt == other.dt
+
+    numbers = (a.iterations, a.problem) == (b.iterations, b.problem) and np.array_equal(a.loss, b.loss, equal_nan=True)
+    return numbers and flows(a.flow, b.flow) and flows(a.backward, b.backward)
 
 
 # --- the published method, plainly -------------------------------------------------------------------------

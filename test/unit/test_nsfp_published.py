@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nsfp_cases import Course, published_nsfp, two_boxes
+from nsfp_cases import Course, one_thread, published_nsfp, two_boxes  # noqa: F401
 from torch import Tensor, nn
 
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
@@ -20,14 +20,6 @@ PUBLISHED = teacher_config("nsfp", "published")
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --- network -----------------------------------------------------------------------------------------------
