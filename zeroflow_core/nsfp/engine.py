@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zeroflow_core.nsfp import device_sampling
 from zeroflow_core.nsfp.config import TeacherConfig
 from zeroflow_core.nsfp.fields import Fields, initial_parameters
 from zeroflow_core.nsfp.matching import GridDistance, TileChamfer, TreeChamfer
@@ -48,21 +51,13 @@ def optimise_together(
     on_iteration: called with the number of each iteration, from 1, and the first pair's loss; on a CPU only, as asking
                   would make a GPU wait
     """
-    orders = [[_tile_order(cloud) for cloud in pair] for pair in clouds]
-    ordered = [(pc0[order0], pc1[order1]) for (pc0, pc1), (order0, order1) in zip(clouds, orders, strict=True)]
-    with torch.no_grad():
-        run = _Run(ordered, config, _PRECISIONS[precision], torch.device(device), seed)
+    with torch.no_grad(), _on_own_stream(torch.device(device)):
+        run = _Run(clouds, config, _PRECISIONS[precision], torch.device(device), seed)
         run.iterate(on_iteration)
         forward, backward, losses = run.flow(), run.backward_flow(), run.final_loss()
     return [
-        Optimised(
-            _in_order(forward[pair], order0),
-            None if backward is None else _in_order(backward[pair], order1),
-            config.iterations,
-            losses[pair],
-            config.samples,
-        )
-        for pair, (order0, order1) in enumerate(orders)
+        Optimised(forward[pair], backward and backward[pair], config.iterations, losses[pair], config.samples)
+        for pair in range(len(clouds))
     ]
 
 
@@ -75,14 +70,14 @@ def pairs_that_fit(config: TeacherConfig, device: str) -> int:
 
 
 def bytes_of_pair(config: TeacherConfig, points: int = 100_000) -> int:
-    """About the memory that a pair of `points` in each cloud takes in the fast engine."""
+    """About the memory that a pair of `points` in each cloud takes in the fast engine, in fp32; less in bf16."""
     networks = 2 if config.method == "nsfp" else 1
-    activations = networks * config.samples * WIDTH * (2 * (HIDDEN_LAYERS + 2) + 4 * 2)
-    parameters = networks * 116_483 * (5 * 4 + 2)
+    activations = networks * config.samples * WIDTH * (HIDDEN_LAYERS + 4) * 4
+    parameters = networks * 116_483 * 5 * 4
     draws = 2 * config.iterations * config.samples * 4
     clouds = 2 * points * 3 * 4 * 4
     extent = [high - low + 0.5 for low, high in zip(config.minimum, config.maximum, strict=True)]
-    grid = 0 if config.method == "nsfp" else 2 * 4 * math.prod(extent) * 1000
+    grid = 0 if config.method == "nsfp" else math.prod(extent) * 1000 * 4  # a second one while it is filled
     return int(activations + parameters + draws + clouds + grid)
 
 
@@ -97,18 +92,30 @@ class _Run:
         device: torch.device,
         seed: int,
     ) -> None:
-        """clouds: pc0 and pc1 of each pair, in tile order, on the CPU"""
+        """clouds: pc0 and pc1 of each pair, on the CPU"""
         self._config, self._device, pairs = config, device, len(clouds)
-        rows = [_drawn_rows(pair, config, seed) for pair in clouds]
-        # Iterations first: an iteration's draw lies together.
-        self._rows0, self._rows1 = (
-            torch.from_numpy(np.stack(side, axis=1)).to(device) for side in zip(*rows, strict=True)
-        )
-        self._counts = [[len(pair[side]) for pair in clouds] for side in (0, 1)]
-        self._pc0, self._pc1 = (_padded([pair[side] for pair in clouds]).to(device) for side in (0, 1))
+        sides = [[pair[side] for pair in clouds] for side in (0, 1)]
+        self._counts = [[len(cloud) for cloud in side] for side in sides]
+        counts = [torch.tensor(of_side, dtype=torch.int32, device=device) for of_side in self._counts]
+        padded = [torch.nn.utils.rnn.pad_sequence(side, batch_first=True).to(device) for side in sides]
+        # A batch is searched quickly in this order.
+        self._orders = [tile_order(side, count) for side, count in zip(padded, counts, strict=True)]
+        self._pc0, self._pc1 = (_taken(side, order) for side, order in zip(padded, self._orders, strict=True))
+        on_device = [
+            (self._pc0[pair, :count0], self._pc1[pair, :count1])
+            for pair, (count0, count1) in enumerate(zip(*self._counts, strict=True))
+        ]
+        shares = config.differing * settling(config.iterations)
+        if device.type == "cuda":
+            drawn = device_sampling.draw((self._pc0, self._pc1), counts, config.samples, shares, seed)
+        else:
+            drawn = _drawn_rows(on_device, config.samples, shares, seed)
+        self._rows0, self._rows1 = drawn
 
         with_cycle = config.method == "nsfp"
         first = initial_parameters(seed, "torch" if with_cycle else "xavier").to(device)
+        if device.type == "cuda":  # its tensor cores want rows of a multiple of 16 bytes
+            first = torch.nn.functional.pad(first, (0, -len(first) % 8))
         networks = 2 if with_cycle else 1
         self._parameters = first.expand(networks, pairs, -1).clone()
         self._adam = _Adam(self._parameters, config)
@@ -116,16 +123,11 @@ class _Run:
             Fields(parameters, gradients, config.samples, precision)
             for parameters, gradients in zip(self._parameters, self._adam.gradients, strict=True)
         ]
-        on_device = [
-            (self._pc0[pair, :count0], self._pc1[pair, :count1])
-            for pair, (count0, count1) in enumerate(zip(*self._counts, strict=True))
-        ]
         if not with_cycle:
             self._to_pc1 = GridDistance([pc1 for _, pc1 in on_device], [pc0 for pc0, _ in on_device])
         elif device.type == "cuda":
-            counts0, counts1 = (torch.tensor(counts, dtype=torch.int32, device=device) for counts in self._counts)
-            self._to_pc0 = TileChamfer(self._pc0, counts0, config.truncation, config.samples)
-            self._to_pc1 = TileChamfer(self._pc1, counts1, config.truncation, config.samples)
+            self._to_pc0 = TileChamfer(self._pc0, counts[0], config.truncation, config.samples)
+            self._to_pc1 = TileChamfer(self._pc1, counts[1], config.truncation, config.samples)
         else:
             self._to_pc0 = TreeChamfer([pc0 for pc0, _ in on_device], config.truncation)
             self._to_pc1 = TreeChamfer([pc1 for _, pc1 in on_device], config.truncation)
@@ -133,10 +135,9 @@ class _Run:
         self._losses = torch.zeros(config.iterations, pairs, device=device)
 
     def iterate(self, on_iteration: OnIteration | None) -> None:
-        """All iterations. On a GPU they are one CUDA graph, replayed: the host only says when."""
+        """All iterations."""
         if self._device.type == "cuda":
-            with torch.cuda.device(self._device):
-                return self._replay()
+            return self._replay()
         for iteration in range(self._config.iterations):
             self._step()
             if on_iteration is not None:
@@ -144,29 +145,28 @@ class _Run:
         return None
 
     def _replay(self) -> None:
-        done = min(_WARM_UP, self._config.iterations)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(done):
-                self._step()
-        torch.cuda.current_stream().wait_stream(stream)
-        step = self._step
+        """All iterations on a GPU: the first as they come, the others as one CUDA graph; the host only says when."""
+        first = min(_WARM_UP, self._config.iterations)
+        for _ in range(first):
+            self._step()
+        stream, graph, step = torch.cuda.current_stream(), torch.cuda.CUDAGraph(), self._step
         try:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Other threads may use the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self._step()
             step = graph.replay
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as problem:
+            problem = problem.__context__ or problem  # the end of a capture that failed has its own, which hides why
+            if isinstance(problem, torch.OutOfMemoryError):
+                raise problem from None
             warnings.warn(f"no CUDA graph could be captured, and the teacher is slower for it: {problem}", stacklevel=2)
-        for _ in range(self._config.iterations - done):
+        for _ in range(self._config.iterations - first):
             step()
+        stream.synchronize()  # before the graph goes
 
     def _step(self) -> None:
-        drawn0 = _drawn(self._pc0, self._rows0, self._iteration)
-        drawn1 = _drawn(self._pc1, self._rows1, self._iteration)
+        drawn0 = _taken(self._pc0, self._rows0.index_select(0, self._iteration)[0].long())
+        drawn1 = _taken(self._pc1, self._rows1.index_select(0, self._iteration)[0].long())
         field = self._fields[0]
         moved = drawn0 + field.forward(drawn0)
         loss, pull = self._to_pc1(moved, drawn1)
@@ -183,19 +183,22 @@ class _Run:
 
     def flow(self) -> list[Tensor]:
         """Flow (N0,3) of each pair's pc0."""
-        return self._everywhere(self._fields[0], self._pc0, self._counts[0])
+        return self._everywhere(self._fields[0], self._pc0, self._orders[0], self._counts[0])
 
     def backward_flow(self) -> list[Tensor] | None:
         """Flow (N1,3) of each pair's pc1 towards pc0."""
         if len(self._fields) == 1:
             return None
-        return [-flow for flow in self._everywhere(self._fields[1], self._pc1, self._counts[1])]
+        flows = self._everywhere(self._fields[1], self._pc1, self._orders[1], self._counts[1])
+        return [-flow for flow in flows]
 
-    def _everywhere(self, field: Fields, clouds: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    def _everywhere(self, field: Fields, clouds: Tensor, order: Tensor, counts: Sequence[int]) -> list[Tensor]:
+        """`field` at all points of each cloud, in the order in which they came, on the CPU."""
         samples, points = self._config.samples, clouds.shape[1]
         whole = clouds.new_zeros(len(clouds), math.ceil(points / samples) * samples, 3)
         whole[:, :points] = clouds
-        flow = torch.cat([field.forward(part).clone() for part in whole.split(samples, dim=1)], dim=1).cpu()
+        flow = torch.cat([field.forward(part).clone() for part in whole.split(samples, dim=1)], dim=1)[:, :points]
+        flow = torch.empty_like(flow).scatter_(1, order[..., None].expand_as(flow), flow).cpu()
         return [flow[pair, :count] for pair, count in enumerate(counts)]
 
     def final_loss(self) -> list[float]:
@@ -236,31 +239,28 @@ def settling(iterations: int) -> np.ndarray:
     return 0.5 * (1 + np.cos(np.pi * np.clip(2 * through - 1, 0, None)))
 
 
-def _drawn_rows(pair: Clouds, config: TeacherConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (T, samples) of pc0 and of pc1 for each iteration, in the clouds' own order, which is quick to search."""
-    pc0, pc1 = (cloud.numpy() for cloud in pair)
-    random, shares = np.random.default_rng(seed), config.differing * settling(config.iterations)
-    rows0 = draw(len(pc0), differing(pc0, pc1), config.samples, shares, random)
-    rows1 = draw(len(pc1), differing(pc1, pc0), config.samples, shares, random)
-    return np.sort(rows0, axis=1), np.sort(rows1, axis=1)
+def _drawn_rows(clouds: Sequence[Clouds], samples: int, shares: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows (T,B,samples) int32 of each pc0 and pc1, in the clouds' own order, which is quick to search."""
+    drawn = []
+    for pc0, pc1 in ((pc0.numpy(), pc1.numpy()) for pc0, pc1 in clouds):
+        random = np.random.default_rng(seed)
+        rows0 = draw(len(pc0), differing(pc0, pc1), samples, shares, random)
+        rows1 = draw(len(pc1), differing(pc1, pc0), samples, shares, random)
+        drawn.append((np.sort(rows0, axis=1), np.sort(rows1, axis=1)))
+    # Iterations first: an iteration's draw lies together.
+    return tuple(torch.from_numpy(np.stack(side, axis=1)) for side in zip(*drawn, strict=True))
 
 
-def _drawn(clouds: Tensor, rows: Tensor, iteration: Tensor) -> Tensor:
-    """The points (B,N,3) of clouds (B,M,3) that take part; rows (T,B,N)."""
-    chosen = rows.index_select(0, iteration)[0].long()
-    return clouds.gather(1, chosen[..., None].expand(-1, -1, 3))
+def _taken(clouds: Tensor, rows: Tensor) -> Tensor:
+    """Points (B,N,3) of clouds (B,M,3); rows (B,N)."""
+    return clouds.gather(1, rows[..., None].expand(-1, -1, 3))
 
 
-def _padded(clouds: Sequence[Tensor]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(clouds), batch_first=True)
+def _on_own_stream(device: torch.device) -> AbstractContextManager:
+    """On a GPU, all of it on a stream of ours: the default one can't be captured. Nothing on a CPU."""
+    return torch.cuda.stream(_own_stream(device)) if device.type == "cuda" else nullcontext()
 
 
-def _tile_order(cloud: Tensor) -> Tensor:
-    return tile_order(cloud[None], torch.tensor([len(cloud)], dtype=torch.int32))[0]
-
-
-def _in_order(flow: Tensor, order: Tensor) -> Tensor:
-    """`flow` (N,3) of points that were put into `order`, for the points as they came."""
-    back = torch.empty_like(flow)
-    back[order] = flow
-    return back
+@cache  # each stream gets its own memory from PyTorch, and does not give it back
+def _own_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

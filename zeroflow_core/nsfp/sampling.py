@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 
-_DIFFERS = 0.3  # metres to the nearest point of the other sweep, from which a point is where the sweeps differ
-_AROUND = 0.5  # metres around such points that belong to it too
-_CELL = 0.2  # metres; of the points where the sweeps differ, one is taken per cell, as walls far away have few
+DIFFERS = 0.3  # metres to the nearest point of the other sweep, from which a point is where the sweeps differ
+AROUND = 0.5  # metres around such points that belong to it too
+CELL = 0.2  # metres; of the points where the sweeps differ, one is taken per cell, as walls far away have few
 
 
 def differing(cloud: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Rows (K,) of `cloud` (N,3) where `other` (M,3) differs from it, thinned to one in 0.2 m; may be empty."""
     from scipy.spatial import cKDTree
 
-    alone = cKDTree(other, balanced_tree=False, compact_nodes=False).query(cloud, distance_upper_bound=_DIFFERS)[0]
+    alone = cKDTree(other, balanced_tree=False, compact_nodes=False).query(cloud, distance_upper_bound=DIFFERS)[0]
     seeds = cloud[np.isinf(alone)]
     if len(seeds) == 0:
         return np.empty(0, dtype=np.int64)
     tree = cKDTree(seeds, balanced_tree=False, compact_nodes=False)
-    rows = np.flatnonzero(np.isfinite(tree.query(cloud, distance_upper_bound=_AROUND)[0]))
-    cells = np.floor(cloud[rows] / _CELL).astype(np.int64)
+    rows = np.flatnonzero(np.isfinite(tree.query(cloud, distance_upper_bound=AROUND)[0]))
+    cells = np.floor(cloud[rows] / CELL).astype(np.int64)
     return rows[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
 
 

@@ -32,7 +32,8 @@ def tile_order(points: Tensor, count: Tensor) -> Tensor:
     """
     pairs, rows = points.shape[:2]
     is_point = _is_point(points, count)
-    size = TILE << max(0, math.ceil(rows / TILE) - 1).bit_length()
+    # At least one halving: then more padding changes nothing, and a cloud's order depends on no other in the batch.
+    size = TILE << max(1, math.ceil(rows / TILE) - 1).bit_length()
     spare = points.new_full((pairs, size - rows, 3), math.inf)
     points = torch.cat([torch.where(is_point[..., None], points, math.inf), spare], dim=1)
     order = torch.arange(size, device=points.device).expand(pairs, size)
