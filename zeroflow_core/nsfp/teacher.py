@@ -179,11 +179,16 @@ def _problem_of(seen: _Seen, config: TeacherConfig) -> str | None:
         if len(rows) == 0:
             return f"{name} has no point in range that is finite and not ground"
     pc0, pc1 = seen.clouds
-    apart = (pc0 - pc1[NearestNeighbours(pc1)(pc0)]).square().sum(dim=1)
-    reach = config.truncation**0.5
-    if not (apart < config.truncation).any():
+    # A few points of each say as much of most pairs, in a twentieth of the time.
+    if not any(_meet(pc0[::step], pc1[::step], config.truncation) for step in (32, 1)):
+        reach = config.truncation**0.5
         return f"the sweeps have nothing in common: no point of pc0 is within {reach:.2f} m of one of pc1"
     return None
+
+
+def _meet(pc0: torch.Tensor, pc1: torch.Tensor, truncation: float) -> bool:
+    """Whether any point of pc0 has one of pc1 within the truncation (m²)."""
+    return bool(((pc0 - pc1[NearestNeighbours(pc1)(pc0)]).square().sum(dim=1) < truncation).any())
 
 
 def _as_label(seen: _Seen, config: TeacherConfig, outcome: Optimised | str | None) -> Label:
