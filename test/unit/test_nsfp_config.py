@@ -77,6 +77,16 @@ def test_identities_are_plain_and_tell_teachers_apart():
     assert json.loads(identity("nsfp", "published"))["device"] == "cpu"
 
 
+def test_an_identity_says_what_precision_came_to():
+    fast = teacher_config("nsfp")
+    made = [Teacher("nsfp", replace(fast, precision=precision), device="cpu") for precision in ("fp32", "bf16", "auto")]
+    assert [one.identity["precision"] == one.precision for one in made] == [True] * 3
+    assert [one.precision for one in made[:2]] == ["fp32", "bf16"] and made[2].precision in ("fp32", "bf16")
+    assert Teacher("nsfp", "published", device="cpu").identity["precision"] == "fp32"
+    with pytest.raises(ZeroFlowError, match="fp8"):
+        Teacher("nsfp", replace(fast, precision="fp8"), device="cpu")
+
+
 def test_names_are_one_line_that_says_which():
     names = [Teacher(method, name, device="cpu").name for method in METHODS for name in CONFIGS]
     assert len(set(names)) == 4

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from nsfp_cases import every_kind, make_pair, one_thread, same, teacher, two_boxes  # noqa: F401
 from pyarrow import feather
 
 from zeroflow_core.datasets.stored_flow import read_stored_flow, write_stored_flow
+from zeroflow_core.nsfp.plain import Optimised
 from zeroflow_core.nsfp.teacher import Label, Teacher
 from zeroflow_core.pairs import Flow, Status, estimate_flow
 
@@ -158,6 +160,17 @@ def test_an_optimisation_that_diverges_ends_in_a_defined_label(kind, learning_ra
     assert np.isfinite(label.flow.vectors[estimated]).all() and np.isnan(label.flow.vectors[~estimated]).all()
     assert (label.problem is None) == estimated.any()
     assert np.isnan(label.loss) == (not estimated.any())
+
+
+def test_a_flow_of_more_than_thirty_metres_is_none(monkeypatch):
+    forward = torch.tensor([[29.9, 0, 0], [0, 30.1, 0], [18, 18, 18], [0, 0, -29.9], [1, 2, 3]])
+    answer = Optimised(forward, -forward[:3], 7, 0.25, 5)
+    monkeypatch.setattr(Teacher, "_optimise_at_once", lambda *_: [answer])
+    label = Teacher("nsfp", "published", device="cpu").label_one(make_pair(HERE[:5], THERE[:3]))
+    assert label.flow.status.tolist() == [Status.OK, Status.NO_ESTIMATE, Status.NO_ESTIMATE, Status.OK, Status.OK]
+    assert label.backward.status.tolist() == [Status.OK, Status.NO_ESTIMATE, Status.NO_ESTIMATE]
+    assert np.isnan(label.flow.vectors).all(axis=1).tolist() == [False, True, True, False, False]
+    assert (label.problem, label.loss, label.iterations) == (None, 0.25, 7)
 
 
 @every_kind
