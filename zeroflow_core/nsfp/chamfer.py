@@ -27,4 +27,4 @@ class Chamfer:
 
     def _mean(self, difference: Tensor) -> Tensor:
         squared = difference.square().sum(dim=1)
-        return torch.where(squared < self._truncation, squared, 0.0).mean()
+        return torch.where(squared >= self._truncation, 0.0, squared).mean()  # NaN stays NaN
