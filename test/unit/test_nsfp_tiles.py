@@ -326,6 +326,17 @@ def test_tile_order_is_a_permutation_with_the_padding_last(name: str):
         assert (row[:count] < count).all()
 
 
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 64, 65, 500])
+@pytest.mark.parametrize("spacing", [0.0, 1.0])
+def test_tile_order_depends_on_no_other_cloud_of_the_batch(count: int, spacing: float):
+    points = torch.rand(1, 3000, 3, generator=torch.Generator().manual_seed(count)) * 9
+    points = (points / spacing).round() if spacing else points  # with many alike, or with none
+    alone = tiles.tile_order(points[:, :count], torch.tensor([count], dtype=torch.int32))
+    for rows in (count + 1, 100, 3000):
+        order = tiles.tile_order(points[:, : max(rows, count)], torch.tensor([count], dtype=torch.int32))
+        assert torch.equal(order[:, :count], alone)
+
+
 def test_tiles_are_compact():
     points = torch.rand(1, 3000, 3, generator=torch.Generator().manual_seed(3))  # a metre wide
     order = tiles.tile_order(points, torch.tensor([2900], dtype=torch.int32))
