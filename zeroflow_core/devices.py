@@ -21,7 +21,9 @@ def choose_device(device: str) -> str:
         raise ZeroFlowError(f"device '{device}' is unknown; choose auto, cpu, cuda or cuda:n") from error
     if parsed.type not in ("cpu", "cuda"):
         raise ZeroFlowError(f"device '{device}' is not supported; choose auto, cpu, cuda or cuda:n")
-    if parsed.type == "cuda" and (not torch.cuda.is_available() or (parsed.index or 0) >= torch.cuda.device_count()):
+    if parsed.type == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available() or (parsed.index or 0) >= torch.cuda.device_count():
         raise ZeroFlowError(
             f"device '{device}' was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
             "devices; use device cpu or install a CUDA build of torch (zeroflow doctor shows what is there)"

@@ -110,7 +110,7 @@ class StudentMethod:
 
 class TeacherMethod:
     """NSFP or Fast NSF, optimised for every pair anew. A pair that gives it nothing to go by has not failed: its flow
-    has no estimate, and the coverage tells."""
+    has no estimate, and the coverage tells. One for which memory ran out, or that diverged, has."""
 
     def __init__(self, settings: Settings) -> None:
         from zeroflow_core.nsfp.teacher import Teacher
@@ -125,7 +125,10 @@ class TeacherMethod:
         return self._ground.rule(log)
 
     def flow(self, log: Log | None, i: int, pair: FramePair) -> Flow:
-        return self.label(pair).flow
+        label = self.label(pair)
+        if label.failed:
+            raise ZeroFlowError(f"{self._teacher.name}: {label.problem}")
+        return label.flow
 
     def label(self, pair: FramePair) -> Label:
         """The flow and how the teacher came to it."""

@@ -8,6 +8,7 @@ from typing import Any
 from zeroflow_core.errors import ZeroFlowError
 
 METHODS = ("nsfp", "fastnsf")
+ENGINES = ("plain", "fast")
 
 
 @dataclass(frozen=True)
@@ -15,16 +16,19 @@ class TeacherConfig:
     """
     method:           ``nsfp`` (Chamfer loss with a cycle) or ``fastnsf`` (distance transform, one network)
     engine:           ``plain``, as published, or ``fast``
-    learning_rate:    of Adam
-    iterations:       at most
-    patience:         iterations without a better loss after which the optimisation stops
-    min_delta:        by how much a loss must fall below the best to be better
+    learning_rate:    of Adam; the fast engine's falls from there to nothing
+    iterations:       at most; all of them in the fast engine
+    patience:         plain: iterations without a better loss after which the optimisation stops
+    min_delta:        plain: by how much a loss must fall below the best to be better
     truncation:       m²; squared distances from here on count as 0 (nsfp)
-    samples:          points of each cloud in an iteration of the fast engine, drawn anew each time
-    differing:        share of them that is drawn from where the two sweeps differ
-    precision:        of the fast engine's hidden layers: ``fp32``, ``bf16`` or ``auto`` (bf16 where the device has it)
+    samples:          fast: points of each cloud in an iteration, drawn anew each time
+    differing:        fast: share of them that is drawn, at first, from where the two sweeps differ
+    precision:        fast: of the hidden layers: ``fp32``, ``bf16`` or ``auto`` (bf16 where the device has it)
     minimum, maximum: corners (x, y, z) of the space whose points take part, in metres in pc0's vehicle frame; the
                       lower bound is inside, the upper outside: the published student's grid
+
+    Raises:
+        ZeroFlowError: an unknown method or engine, or a number that can't be.
     """
 
     method: str
@@ -39,6 +43,16 @@ class TeacherConfig:
     precision: str = "auto"
     minimum: tuple[float, float, float] = (-51.2, -51.2, -3.0)
     maximum: tuple[float, float, float] = (51.2, 51.2, 3.0)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("method", METHODS), ("engine", ENGINES)):
+            if getattr(self, name) not in choices:
+                raise ZeroFlowError(f"{name} '{getattr(self, name)}' is unknown; choose one of: {', '.join(choices)}")
+        for name in ("learning_rate", "iterations", "patience", "truncation", "samples"):
+            if not getattr(self, name) > 0:
+                raise ZeroFlowError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.differing <= 1:
+            raise ZeroFlowError(f"differing is a share from 0 to 1, not {self.differing}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

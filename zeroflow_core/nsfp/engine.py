@@ -233,7 +233,7 @@ def settling(iterations: int) -> np.ndarray:
     """(T,) float64 from 1 to 0: 1 for the first half of the iterations, then half a cosine.
 
     First the flow is looked for, then it settles: with it falls the learning rate, and the share of points that are
-    drawn from where the sweeps differ, so that the loss ends as that of all points, as published.
+    drawn from where the sweeps differ, so that at the end every point counts the same, as published.
     """
     through = np.arange(iterations) / iterations
     return 0.5 * (1 + np.cos(np.pi * np.clip(2 * through - 1, 0, None)))

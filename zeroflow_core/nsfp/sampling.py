@@ -1,8 +1,8 @@
 """Which points take part in each iteration of the fast engine.
 
-All points at once is what makes NSFP slow, and a fixed few make it wrong. So every iteration draws anew: most points
-at random, which on average is the loss of all of them, the others from where the two sweeps differ, which is where
-something may have moved and a few points decide.
+All points at once is what makes NSFP slow, and a fixed few make it wrong. So every iteration draws anew: some points
+at random, so that in the course of the iterations all have their say, the others from where the two sweeps differ,
+which is where something may have moved and a few points decide.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from zeroflow_core.devices import choose_device, choose_precision
+from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
 from zeroflow_core.nsfp.engine import Clouds, optimise_together, pairs_that_fit
@@ -19,21 +21,25 @@ from zeroflow_core.nsfp.plain import OnIteration, Optimised, optimise_nsfp
 from zeroflow_core.nsfp.plain_fast_nsf import optimise_fast_nsf
 from zeroflow_core.pairs import Flow, FramePair, Status, as_flow
 
-_LONGEST = 30.0  # metres; a longer flow is none: 300 m/s from one sweep to the next at 10 Hz
+_LONGEST = 30.0  # metres; a longer flow is no estimate: 300 m/s from one sweep to the next at 10 Hz
+_SEEDS = 1 << 63
 _TITLES = {"nsfp": "NSFP", "fastnsf": "Fast NSF"}
 
 
 @dataclass(frozen=True)
 class Label:
-    """What the teacher says of one pair.
+    """What the teacher says of one pair. Where a flow is NaN its status says why; files store 0 there, not valid.
 
-    flow:       of pc0's points towards pc1
+    flow:       of pc0's points towards pc1; a flow longer than 30 m is nonsense and no estimate
     backward:   of pc1's points towards pc0, in pc0's vehicle frame and over the negative interval; None from Fast NSF,
                 which has no network for it
     iterations: made
-    loss:       at the flow that was kept, in the method's own unit; NaN without one
+    loss:       of NSFP in m², of Fast NSF in m; as published that of the flow that was kept, from the fast engine the
+                mean over its last iterations, of the points drawn, which is higher; NaN without a flow
     points:     that went through a network in each iteration
     problem:    why no point has an estimate, in a sentence; None when all went well
+    failed:     the problem is none of the pair's, which may well have a flow: memory ran out, or the optimisation
+                diverged
     """
 
     flow: Flow
@@ -42,6 +48,7 @@ class Label:
     loss: float
     points: int
     problem: str | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,12 @@ class Teacher:
                          nothing, and on a GPU what `pairs_that_fit` says
 
         Raises:
-            ZeroFlowError: an unknown method, configuration, precision or device.
+            ZeroFlowError: an unknown method, configuration, precision or device, or a number that can't be.
         """
+        if not 0 <= seed < _SEEDS:
+            raise ZeroFlowError(f"the seed {seed} can't be used; give one from 0 to {_SEEDS - 1}")
+        if pairs_in_flight is not None and pairs_in_flight < 1:
+            raise ZeroFlowError(f"{pairs_in_flight} pairs can't be in flight; give 1 or more, or nothing")
         self.config = config if isinstance(config, TeacherConfig) else teacher_config(method, config)
         self.device = choose_device(device)
         self.seed = seed
@@ -138,7 +149,9 @@ class Teacher:
             return []
         try:
             return self._optimise_at_once(clouds, on_iteration)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not _is_out_of_memory(error):
+                raise
             if len(clouds) == 1:
                 return ["memory ran out with this pair alone"]
         if self.device != "cpu":
@@ -191,19 +204,26 @@ def _meet(pc0: torch.Tensor, pc1: torch.Tensor, truncation: float) -> bool:
     return bool(((pc0 - pc1[NearestNeighbours(pc1)(pc0)]).square().sum(dim=1) < truncation).any())
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch has a class for a GPU's memory; for the CPU's only a sentence."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 def _as_label(seen: _Seen, config: TeacherConfig, outcome: Optimised | str | None) -> Label:
     """outcome: what the optimisation came to, why it came to nothing, or None where there was none"""
-    pair, problem = seen.pair, outcome if isinstance(outcome, str) else seen.problem
+    pair, failed = seen.pair, isinstance(outcome, str)
+    problem = outcome if failed else seen.problem
     iterations, points, loss, forward, backward = 0, 0, float("nan"), None, None
     if isinstance(outcome, Optimised):
         iterations, points = outcome.iterations, outcome.points
-        if all(torch.isfinite(answer).all() for answer in (outcome.forward, outcome.backward) if answer is not None):
+        answers = [answer for answer in (outcome.forward, outcome.backward) if answer is not None]
+        if math.isfinite(outcome.loss) and all(torch.isfinite(answer).all() for answer in answers):
             loss, forward, backward = outcome.loss, outcome.forward, outcome.backward
         else:
-            problem = "the optimisation diverged"
+            problem, failed = "the optimisation diverged", True
     flow = _whole(forward, pair.pc0, pair.is_ground0, seen.rows0, pair.dt)
     back = None if config.method == "fastnsf" else _whole(backward, pair.pc1, pair.is_ground1, seen.rows1, -pair.dt)
-    return Label(flow, back, iterations, loss, points, problem)
+    return Label(flow, back, iterations, loss, points, problem, failed)
 
 
 def _whole(answer: torch.Tensor | None, points: np.ndarray, is_ground: np.ndarray, rows: np.ndarray, dt: float) -> Flow:
