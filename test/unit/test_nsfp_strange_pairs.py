@@ -162,15 +162,35 @@ def test_an_optimisation_that_diverges_ends_in_a_defined_label(kind, learning_ra
     assert np.isnan(label.loss) == (not estimated.any())
 
 
-def test_a_flow_of_more_than_thirty_metres_is_none(monkeypatch):
-    forward = torch.tensor([[29.9, 0, 0], [0, 30.1, 0], [18, 18, 18], [0, 0, -29.9], [1, 2, 3]])
-    answer = Optimised(forward, -forward[:3], 7, 0.25, 5)
+def label_that_says(forward: list[list[float]], monkeypatch) -> Label:
+    """Of five points and three, the way back from which is the flow of the first three, reversed."""
+    answer = Optimised(torch.tensor(forward), -torch.tensor(forward[:3]), 7, 0.25, 5)
     monkeypatch.setattr(Teacher, "_optimise_at_once", lambda *_: [answer])
-    label = Teacher("nsfp", "published", device="cpu").label_one(make_pair(HERE[:5], THERE[:3]))
+    return Teacher("nsfp", "published", device="cpu").label_one(make_pair(HERE[:5], THERE[:3]))
+
+
+def test_a_flow_of_more_than_thirty_metres_is_none(monkeypatch):
+    label = label_that_says([[29.9, 0, 0], [0, 30.1, 0], [18, 18, 18], [0, 0, -29.9], [1, 2, 3]], monkeypatch)
     assert label.flow.status.tolist() == [Status.OK, Status.NO_ESTIMATE, Status.NO_ESTIMATE, Status.OK, Status.OK]
     assert label.backward.status.tolist() == [Status.OK, Status.NO_ESTIMATE, Status.NO_ESTIMATE]
     assert np.isnan(label.flow.vectors).all(axis=1).tolist() == [False, True, True, False, False]
     assert (label.problem, label.loss, label.iterations) == (None, 0.25, 7)
+
+
+NO_FLOWS = {
+    "not a number": [[1, 2, 3], [0, NAN, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]],
+    "infinite": [[1, 2, 3], [0, 0, 0], [0, 0, 0], [0, 0, 0], [INF, 0, 0]],
+    "all too far": [[31, 0, 0], [0, 40, 0], [0, 1e9, 0], [0, -1e30, 0], [20, 20, 20]],
+}
+
+
+@pytest.mark.parametrize("forward", NO_FLOWS.values(), ids=NO_FLOWS)
+def test_an_answer_that_is_none_is_a_problem(forward, monkeypatch):
+    label = label_that_says(forward, monkeypatch)
+    assert label.flow.status.tolist() == [Status.NO_ESTIMATE] * 5
+    assert label.backward.status.tolist() == [Status.NO_ESTIMATE] * 3
+    assert np.isnan(label.flow.vectors).all() and np.isnan(label.backward.vectors).all()
+    assert label.problem is not None and np.isnan(label.loss)
 
 
 @every_kind
