@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from zeroflow_core.nsfp import device_sampling, engine, sampling
 from zeroflow_core.nsfp import teacher as teacher_module
 from zeroflow_core.nsfp.config import METHODS, TeacherConfig, teacher_config
+from zeroflow_core.nsfp.distance_transform import DistanceTransform, DistanceTransforms
 from zeroflow_core.nsfp.fields import Fields, initial_parameters
 from zeroflow_core.nsfp.matching import TileChamfer, TreeChamfer
 from zeroflow_core.nsfp.plain import Optimised
@@ -133,6 +134,22 @@ def test_a_batch_is_each_pair_alone(method, tiles_for_trees):
     for pair, found in zip(pairs, optimise(pairs, config), strict=True):
         assert found.forward.shape == pair[0].shape
         assert_near(found, optimise([pair], config)[0], 1e-3)
+
+
+def test_grids_of_many_pairs_are_each_alone():
+    sizes = ((40, 2.0), (9, 6.0), (1, 3.0))
+    targets, others = ([cloud(n, seed + n, spread) for n, spread in sizes] for seed in (0, 1))
+    points = torch.stack([cloud(80, seed, 8.0) for seed in range(3)])  # some are outside of every grid
+    together = DistanceTransforms(targets, others)
+    distances, gradients = together.with_gradient(points)
+    assert torch.equal(together(points), distances)
+    for i, (target, other) in enumerate(zip(targets, others, strict=True)):
+        alone = DistanceTransform(target, other)
+        z, y, x = alone.grid.shape
+        assert torch.equal(together.grids[i, :z, :y, :x], alone.grid)
+        for found, expected in zip((distances[i], gradients[i]), alone.with_gradient(points[i]), strict=True):
+            assert torch.equal(found, expected)
+    assert not torch.equal(together.grids[0], together.grids[1])
 
 
 @pytest.mark.parametrize("trees", [True, False])

@@ -77,7 +77,7 @@ def bytes_of_pair(config: TeacherConfig, points: int = 100_000) -> int:
     draws = 2 * config.iterations * config.samples * 4
     clouds = 2 * points * 3 * 4 * 4
     extent = [high - low + 0.5 for low, high in zip(config.minimum, config.maximum, strict=True)]
-    grid = 0 if config.method == "nsfp" else math.prod(extent) * 1000 * 4  # a second one while it is filled
+    grid = 0 if config.method == "nsfp" else math.prod(extent) * 1000 * 4 * 2  # twice while it is filled
     return int(activations + parameters + draws + clouds + grid)
 
 

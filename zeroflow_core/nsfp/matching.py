@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroflow_core.nsfp.distance_transform import DistanceTransform
+from zeroflow_core.nsfp.distance_transform import DistanceTransforms
 from zeroflow_core.nsfp.tiles import truncated_chamfer
 
 
@@ -76,12 +76,11 @@ class GridDistance:
 
     def __init__(self, clouds: Sequence[Tensor], others: Sequence[Tensor]) -> None:
         """clouds, others: (M,3), (N,3) of each pair: what to come to, and what will move"""
-        self._distances = [DistanceTransform(cloud, other) for cloud, other in zip(clouds, others, strict=True)]
+        self._distances = DistanceTransforms(clouds, others)
 
     def __call__(self, moving: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        both = [distance.with_gradient(points) for distance, points in zip(self._distances, moving, strict=True)]
-        values, gradients = (torch.stack(parts) for parts in zip(*both, strict=True))
-        return values.mean(dim=1), gradients / moving.shape[1]
+        distances, gradients = self._distances.with_gradient(moving)
+        return distances.mean(dim=1), gradients / moving.shape[1]
 
 
 def _tree(points: np.ndarray):
