@@ -85,6 +85,12 @@ def test_a_cloud_on_itself_is_zero_and_pulls_nowhere():
     assert torch.equal(moving.grad, torch.zeros(50, 3))
 
 
+def test_a_cloud_that_has_diverged_is_no_match():
+    nan = float("nan")
+    for diverged in ([[nan, 0, 0], [0, 0, 0]], [[nan, nan, nan]] * 2):
+        assert np.isnan(chamfer(diverged, [[0, 0, 0], [0.1, 0, 0]]))
+
+
 def test_both_directions_pull():
     # The target's second point is nearest to the cloud's only one, and pulls with the share of its own cloud.
     moving = points([[0, 0, 0]]).requires_grad_()

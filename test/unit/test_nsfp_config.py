@@ -105,3 +105,37 @@ def test_a_mistake_names_the_choices(make):
 def test_a_device_that_is_not_there_is_told():
     with pytest.raises(ZeroFlowError, match="tpu"):
         Teacher("nsfp", "published", device="tpu")
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+@pytest.mark.parametrize("name", ["learning_rate", "iterations", "patience", "truncation", "samples"])
+def test_a_number_that_can_not_be_is_told(name, value):
+    with pytest.raises(ZeroFlowError, match=rf"{name} .*{value}"):
+        replace(teacher_config("nsfp"), **{name: value})
+
+
+@pytest.mark.parametrize("changes", [{"differing": 1.1}, {"differing": -0.1}, {"method": "nsfq"}, {"engine": "slow"}])
+def test_what_a_configuration_can_not_be(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ZeroFlowError, match=rf"{name}.*{value}"):
+        replace(teacher_config("nsfp"), **changes)
+
+
+def test_shares_at_their_ends_are_fine():
+    assert replace(teacher_config("nsfp"), differing=0.0).differing == 0
+    assert replace(teacher_config("nsfp"), differing=1.0).differing == 1
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 1 << 63}, "seed 9223372036854775808"),
+        ({"pairs_in_flight": 0}, "0 pairs"),
+        ({"pairs_in_flight": -2}, "-2 pairs"),
+    ],
+)
+def test_what_a_teacher_can_not_be(options, says):
+    with pytest.raises(ZeroFlowError, match=says):
+        Teacher("nsfp", "published", device="cpu", **options)
+    assert Teacher("nsfp", "published", device="cpu", seed=(1 << 63) - 1, pairs_in_flight=1).seed == (1 << 63) - 1

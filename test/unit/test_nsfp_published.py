@@ -241,6 +241,15 @@ def test_no_more_iterations_than_allowed():
     assert done.iterations == 4 and seen == [1, 2, 3, 4]
 
 
+def test_an_optimisation_that_diverges_stops():
+    pc0, pc1 = (cloud.float() for cloud in clouds())
+    losses: list[float] = []
+    config = replace(PUBLISHED, iterations=30, learning_rate=1e6)
+    done = optimise_nsfp(pc0, pc1, config, seeded(), lambda _, loss: losses.append(loss))
+    assert done.iterations == len(losses) < 30
+    assert math.isnan(losses[-1]) and not any(math.isnan(loss) for loss in losses[:-1])
+
+
 def test_an_optimisation_is_a_function_of_its_generator():
     pc0, pc1 = (cloud.float() for cloud in clouds())
     config = replace(PUBLISHED, iterations=5)

@@ -127,6 +127,7 @@ def test_every_pair_has_a_defined_label(kind, case, tmp_path: Path):
     else:
         assert says in label.problem and " " in label.problem and "\n" not in label.problem
         assert np.isnan(label.loss)
+    assert not label.failed
     assert_stored(label.flow, tmp_path / "1.feather")
 
 
@@ -159,7 +160,7 @@ def test_an_optimisation_that_diverges_ends_in_a_defined_label(kind, learning_ra
     assert set(label.flow.status[~estimated]) <= {Status.NO_ESTIMATE}
     assert np.isfinite(label.flow.vectors[estimated]).all() and np.isnan(label.flow.vectors[~estimated]).all()
     assert (label.problem is None) == estimated.any()
-    assert np.isnan(label.loss) == (not estimated.any())
+    assert np.isnan(label.loss) == label.failed == (not estimated.any())
 
 
 def label_that_says(forward: list[list[float]], monkeypatch) -> Label:
@@ -174,7 +175,7 @@ def test_a_flow_of_more_than_thirty_metres_is_none(monkeypatch):
     assert label.flow.status.tolist() == [Status.OK, Status.NO_ESTIMATE, Status.NO_ESTIMATE, Status.OK, Status.OK]
     assert label.backward.status.tolist() == [Status.OK, Status.NO_ESTIMATE, Status.NO_ESTIMATE]
     assert np.isnan(label.flow.vectors).all(axis=1).tolist() == [False, True, True, False, False]
-    assert (label.problem, label.loss, label.iterations) == (None, 0.25, 7)
+    assert (label.problem, label.failed, label.loss, label.iterations) == (None, False, 0.25, 7)
 
 
 NO_FLOWS = {
@@ -190,7 +191,7 @@ def test_an_answer_that_is_none_is_a_problem(forward, monkeypatch):
     assert label.flow.status.tolist() == [Status.NO_ESTIMATE] * 5
     assert label.backward.status.tolist() == [Status.NO_ESTIMATE] * 3
     assert np.isnan(label.flow.vectors).all() and np.isnan(label.backward.vectors).all()
-    assert label.problem is not None and np.isnan(label.loss)
+    assert label.problem is not None and label.failed and np.isnan(label.loss)
 
 
 @every_kind
