@@ -431,10 +431,18 @@ def test_out_of_memory_halves_the_batch_and_later_ones_stay_small(fit, sizes, mo
     assert tried == sizes or (sizes is None and tried[0] == 7 and tried[-4:] == [1] * 4)
 
 
-def test_a_pair_that_does_not_fit_alone_is_told_and_the_next_is_labelled(monkeypatch):
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError("no memory left"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_a_pair_that_does_not_fit_alone_is_told_and_the_next_is_labelled(problem, monkeypatch):
     def optimise(clouds, *_):
         if any(len(pc0) == 4 for pc0, _ in clouds):
-            raise torch.OutOfMemoryError("no memory left")
+            raise problem
         return [Optimised(torch.ones_like(pc0), torch.zeros_like(pc1), 2, 1.0, 9) for pc0, pc1 in clouds]
 
     monkeypatch.setattr(teacher_module, "optimise_together", optimise)

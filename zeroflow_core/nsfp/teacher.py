@@ -205,8 +205,9 @@ def _meet(pc0: torch.Tensor, pc1: torch.Tensor, truncation: float) -> bool:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Torch has a class for a GPU's memory; for the CPU's only a sentence."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Torch has a class for its own memory on a GPU; for the CPU's, and for what libraries want, only sentences."""
+    signs = "can't allocate memory", "out of memory", "ALLOC_FAILED"
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in signs)
 
 
 def _as_label(seen: _Seen, config: TeacherConfig, outcome: Optimised | str | None) -> Label:
