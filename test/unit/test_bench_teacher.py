@@ -21,7 +21,8 @@ from zeroflow_core.bench.teacher_run import Batch, Run, Task
 from zeroflow_core.bench.teacher_summary import summarise, verdict
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.evaluation.truth import read_truth
+from zeroflow_core.evaluation.figures import figures_of, figures_of_zero_flow
+from zeroflow_core.evaluation.truth import as_estimate, read_truth
 from zeroflow_core.nsfp.config import teacher_config
 from zeroflow_core.nsfp.network import make_field
 from zeroflow_core.pairs import Flow, Status
@@ -216,7 +217,7 @@ def test_a_batch_goes_round_the_pairs_of_the_log(logs: Path, fake):
     (batch,) = reported
     assert (batch.in_flight, batch.pairs, batch.different, batch.iterations, batch.problems) == (3, 9, 2, 12.0, 0)
     truth = read_truth(Log(task.log), 1)
-    assert batch.three_way_epe == teacher_run.errors(truth, fake.said(truth.points0))["zeroflow"]["three_way_epe"]
+    assert batch.three_way_epe == figures_of(truth, as_estimate(fake.said(truth.points0)))["zeroflow"]["three_way_epe"]
     assert batch.pairs_per_s == pytest.approx(9 / batch.seconds)
     points = [len(Log(task.log).sweep(i)) for i in (1, 0)]
     assert fake.asked[3:] == [("nsfp", FAST.iterations, 0, 3, points[k % 2]) for k in range(9)]
@@ -271,7 +272,7 @@ def test_tables_have_the_floor_and_a_line_for_each(logs: Path, measured):
     done = bench("--data", logs, "--seeds", 2, "--run", "nsfp:published", "--run", "nsfp:fast", "--batch", 4)
     assert measured.order[4:] == [("nsfp:fast", 0, 4)]  # the plain engine takes one pair at a time
     rows = [line.split() for line in done.stdout.splitlines()]
-    zero = f"{teacher_pair.zero_errors(read_truth(Log(logs / 'sensor/val/drive'), 0))['zeroflow']['fd']:.4f}"
+    zero = f"{figures_of_zero_flow(read_truth(Log(logs / 'sensor/val/drive'), 0))['zeroflow']['fd']:.4f}"
     assert any(row[:2] == ["zero", "flow"] and zero in row for row in rows)
     assert ["nsfp:fast", "0.1040", "1.040", "0.1040", "0.1040", "0.1040", "0.1040", "0.1040", "0.2000"] in rows
     assert ["nsfp:fast", "3.00", "3.00", "3.00", "15.0", "12.0", "11.9", "100", "30.0", "3", "MiB"] in rows

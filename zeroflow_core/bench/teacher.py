@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from zeroflow_core.bench.machine import described
-from zeroflow_core.bench.teacher_pair import Source, choose_pair, read_pair, zero_errors
+from zeroflow_core.bench.teacher_pair import Source, choose_pair, read_pair
 from zeroflow_core.bench.teacher_run import Batch, Run, Task, in_own_process, measure_batch, measure_run
 from zeroflow_core.bench.teacher_summary import summarise
 from zeroflow_core.bench.teacher_tables import print_tables, told
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation.figures import figures_of_zero_flow
 from zeroflow_core.evaluation.truth import read_truth
 from zeroflow_core.files import new_file
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
@@ -78,17 +79,21 @@ def teacher(
 ) -> None:
     """Measure the teacher on one pair: errors, seconds, memory, arithmetic.
 
-    What is compared takes turns, a seed each, every run in a process of its own on all cores. As published it takes
-    minutes a run on a CPU. What "fast" is measured against is the published configuration of the same method.
+    Without --run it is NSFP, as published and fast; for Fast NSF give
+    --run fastnsf:published --run fastnsf:fast, beside nsfp's or alone. "fast"
+    is measured against the published configuration of the same method.
 
-    Example: python -m zeroflow_core.bench teacher --data av2 --run nsfp:published --run nsfp:fast --json teacher.json
+    What is compared takes turns, a seed each, every run in a process of its
+    own on all cores. As published it takes minutes a run on a CPU.
+
+    Example: python -m zeroflow_core.bench teacher --data av2 --json fast.json
     """
     from zeroflow_core.devices import choose_device
 
     configurations = {name: _configuration(name) for name in run}
     device = choose_device(device)
     with choose_pair(data, split, pair, batch or 1) as source:
-        zero = zero_errors(read_truth(Log(source.log), source.index))
+        zero = figures_of_zero_flow(read_truth(Log(source.log), source.index))
         results = Results(_about(source, configurations, device), zero, json_file)
         _warn_if_busy(results.about)
         results.write()  # what forbids it shows before the work, not after

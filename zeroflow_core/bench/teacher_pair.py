@@ -1,4 +1,4 @@
-"""The pair that the teacher is measured on: of a labelled log, or simulated; and how wrong a flow of it is."""
+"""The pair that the teacher is measured on: of a labelled log, or simulated."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.evaluation import av2_2023, zeroflow_paper
-from zeroflow_core.evaluation.truth import PairTruth, as_estimate, has_labels
+from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.ground import Patchwork, mark_ground
-from zeroflow_core.pairs import Flow, FramePair, Status, make_pair
+from zeroflow_core.pairs import FramePair, make_pair
 
 _SIMULATED = {"seed": 7, "scanner": "av2", "scene": "street"}
 _MOST_SIMULATED = 16  # pairs of a batch that are different; making them takes time, too
@@ -78,15 +75,3 @@ def read_pair(log: Log, i: int) -> FramePair:
     """The pair of sweeps `i` and `i` + 1, ground marked by the log's map or, without one, by Patchwork++."""
     rule = log.map_ground() or Patchwork()
     return make_pair(*(mark_ground(log.sweep(k), rule) for k in (i, i + 1)))
-
-
-def zero_errors(truth: PairTruth) -> dict[str, dict]:
-    """Errors of saying that nothing moves: what every teacher has to stay below."""
-    shape = truth.points0.shape
-    return errors(truth, Flow(np.zeros(shape, np.float32), np.full(shape[0], Status.OK, np.uint8), truth.dt))
-
-
-def errors(truth: PairTruth, flow: Flow) -> dict[str, dict]:
-    """The flow's figures by each definition's name."""
-    estimate = as_estimate(flow)
-    return {module.NAME: module.figures(module.tally(truth, estimate)) for module in (zeroflow_paper, av2_2023)}

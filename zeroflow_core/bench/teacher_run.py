@@ -13,9 +13,10 @@ import numpy as np
 
 from zeroflow_core.bench.memory import PeakMemory
 from zeroflow_core.bench.teacher_cost import matmul_rate
-from zeroflow_core.bench.teacher_pair import errors, read_pair
+from zeroflow_core.bench.teacher_pair import read_pair
 from zeroflow_core.datasets.av2 import Log
-from zeroflow_core.evaluation.truth import read_truth
+from zeroflow_core.evaluation.figures import figures_of
+from zeroflow_core.evaluation.truth import as_estimate, read_truth
 from zeroflow_core.nsfp.config import TeacherConfig
 from zeroflow_core.pairs import FramePair
 from zeroflow_core.workers import cores, run_in_workers
@@ -134,7 +135,7 @@ def measure_run(task: Task, report: Callable[[Run], None]) -> None:
             memory_bytes=memory_bytes,
             precision=teacher.precision,
             matmul_rate=matmul_rate(teacher.precision, task.device),
-            errors=errors(truth, label.flow),
+            errors=figures_of(truth, as_estimate(label.flow)),
         )
     )
 
@@ -165,7 +166,7 @@ def measure_batch(task: Task, in_flight: int, report: Callable[[Batch], None]) -
             pairs_per_s=len(labels) / seconds,
             iterations=float(np.mean([label.iterations for label in labels])),
             problems=sum(label.problem is not None for label in labels),
-            three_way_epe=errors(truth, labels[0].flow)["zeroflow"]["three_way_epe"],
+            three_way_epe=figures_of(truth, as_estimate(labels[0].flow))["zeroflow"]["three_way_epe"],
             memory_bytes=memory_bytes,
         )
     )

@@ -23,6 +23,7 @@ from zeroflow_core.drawing.view import View
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation import av2_2023
 from zeroflow_core.evaluation.errors import DYNAMIC_SPEED
+from zeroflow_core.evaluation.figures import figures_of, figures_of_zero_flow
 from zeroflow_core.evaluation.results import DEFINITIONS, PARTS
 from zeroflow_core.evaluation.tables import COUNT, METRES, PER_CENT
 from zeroflow_core.evaluation.truth import Estimate, PairTruth, as_estimate
@@ -30,7 +31,7 @@ from zeroflow_core.evaluation.wording import NOTHING, duration, several
 from zeroflow_core.files import new_file
 from zeroflow_core.pairs import Flow, FramePair, Status
 
-FLOW, PICTURE, ERRORS, ERROR_PICTURE = "flow.feather", "flow.png", "errors.json", "errors.png"
+FILES = FLOW, PICTURE, ERRORS, ERROR_PICTURE = "flow.feather", "flow.png", "errors.json", "errors.png"
 
 _LOOK = {"size": (1200, 1200), "metres_across": 104.0, "magnify": 0.7}  # of the pictures: all that is scored
 _FASTEST = 1e6  # metres per pair that a picture tells apart; a flow beyond all measure keeps its heading
@@ -76,11 +77,7 @@ class Result:
     def errors(self) -> dict[str, dict]:
         """Every definition's figures, of this flow and, below ``zero_flow``, of saying that nothing moves. Only with
         a truth."""
-        nothing = np.zeros_like(self.estimate.residual), np.ones_like(self.estimate.covered)
-        return {**self._figures(self.estimate), "zero_flow": self._figures(Estimate(*nothing))}
-
-    def _figures(self, estimate: Estimate) -> dict[str, dict]:
-        return {module.NAME: module.figures(module.tally(self.truth, estimate)) for module in DEFINITIONS}
+        return {**figures_of(self.truth, self.estimate), "zero_flow": figures_of_zero_flow(self.truth)}
 
 
 def write_result(result: Result, out: Path) -> list[str]:
@@ -95,7 +92,7 @@ def write_result(result: Result, out: Path) -> list[str]:
     if result.truth is not None:
         images[ERROR_PICTURE] = _error_picture(result, result.truth)
         told = json.dumps(_told(result), indent=2, allow_nan=False)
-    _remove(out / name for name in (FLOW, PICTURE, ERRORS, ERROR_PICTURE))  # this pair may have no errors to tell
+    _remove(out / name for name in FILES)  # this pair may have no errors to tell
     write_stored_flow(out / FLOW, result.estimate.residual, result.estimate.covered)
     for name, image in images.items():
         with new_file(out / name, "wb") as file:
@@ -104,7 +101,7 @@ def write_result(result: Result, out: Path) -> list[str]:
         return [FLOW, PICTURE]
     with new_file(out / ERRORS, "w") as file:
         file.write(told + "\n")
-    return [FLOW, PICTURE, ERRORS, ERROR_PICTURE]
+    return list(FILES)
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -144,7 +141,7 @@ def _error_picture(result: Result, truth: PairTruth) -> Image.Image:
     cm = f"{100 * SMALL:g}"
     means = f"grey: right within {cm} cm; violet to yellow: up to {LARGE:g} m; teal: no flow; faint: not scored"
     view = View(*_LOOK["size"], _LOOK["size"][0] / _LOOK["metres_across"], magnify=_LOOK["magnify"])
-    draw_title(image, view, f"Error of {result.source}", means)
+    draw_title(image, view, f"Error of {result.source}", result.method, means)
     return image
 
 
@@ -183,7 +180,7 @@ def _share(part: int, whole: int, of: str) -> str:
 
 
 def _error_table(errors: dict[str, dict]) -> Table:
-    headings = ("metres", "three-way", "FD", "FS", "BS", "points", "covered %")
+    headings = ("definition, metres", "three-way", "FD", "FS", "BS", "points", "covered %")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for k, heading in enumerate(headings):
         table.add_column(heading, justify="right" if k else "left", no_wrap=True)

@@ -14,11 +14,11 @@ from zeroflow_core.drawing.view import BACKGROUND, FAINT_TEXT, PANEL, TEXT, View
 Area = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
-def draw_title(image: Image.Image, view: View, title: str, subtitle: str) -> list[Area]:
-    """Title and subtitle on a panel in the upper left corner. Returns the area they take, if any."""
+def draw_title(image: Image.Image, view: View, title: str, *subtitles: str) -> list[Area]:
+    """Title and lines below it on a panel in the upper left corner. Returns the area they take, if any."""
     lines = [
         (text, font(size * view.unit), colour)
-        for text, size, colour in ((title, 24, TEXT), (subtitle, 15, FAINT_TEXT))
+        for text, size, colour in ((title, 24, TEXT), *((line, 15, FAINT_TEXT) for line in subtitles))
         if text
     ]
     if not lines:
