@@ -30,4 +30,5 @@ def read_cloud(path: Path, called: str) -> np.ndarray:
     if not isinstance(cloud, np.ndarray) or cloud.ndim != 2 or cloud.shape[1] != 3 or cloud.dtype.kind not in "fiu":
         shape = f"{cloud.dtype} {cloud.shape}" if isinstance(cloud, np.ndarray) else "an archive"
         raise ZeroFlowError(f"{called}: needs numbers of shape (N, 3), found {shape}")
-    return cloud.astype(np.float32)
+    with np.errstate(over="ignore"):  # too large for a float32 is infinite there: a point that is not finite
+        return cloud.astype(np.float32)

@@ -41,8 +41,8 @@ class View:
 
     def inside(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the points (N,3) are finite and in the picture, (N,) bool, and the pixels (M,2) float32 of those."""
-        pixels = self.pixels(points).astype(np.float32)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):  # too far away for a float32 is outside, too
+            pixels = self.pixels(points).astype(np.float32)
             inside = (pixels >= 0).all(axis=1) & (pixels < [self.width, self.height]).all(axis=1)
         inside &= np.isfinite(points[:, 2])
         return inside, pixels[inside]
