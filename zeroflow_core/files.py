@@ -8,8 +8,9 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -43,9 +44,14 @@ def new_file(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
         raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what writers of files in `folder` and below left behind that were killed. Nobody may be writing there."""
-    for path in folder.rglob(f".{'[0-9a-f]' * _TOKEN}.*"):
+def remove_unfinished(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Remove what writers of files in `folder` and below left behind that were killed. Nobody may be writing there.
+
+    names: only what is left of these files, which are right in `folder`
+    """
+    hidden = f".{'[0-9a-f]' * _TOKEN}."
+    patterns = [f"**/{hidden}*"] if names is None else [f"{hidden}{name}" for name in names]
+    for path in chain.from_iterable(map(folder.glob, patterns)):
         path.unlink(missing_ok=True)
 
 

@@ -18,11 +18,13 @@ class FakeTeacher:
     asked:   of the class: the arguments of each one made
     seen:    of the class: the pairs labelled
     problem: of the class: what labels say instead of giving an estimate
+    failed:  of the class: the problem is none of the pair's
     """
 
     asked: list[tuple] = []
     seen: list[FramePair] = []
     problem: str | None = None
+    failed: bool = False
 
     def __init__(self, method: str, config: str, *, device: str, seed: int) -> None:
         self.asked.append((method, config, device, seed))
@@ -35,17 +37,20 @@ class FakeTeacher:
             near = (np.abs(pair.pc0) <= REACH).all(axis=1)
         estimate = np.where(near[:, None], np.float32(FLOW), np.float32(np.nan))
         if self.problem is None:
-            return SimpleNamespace(flow=self._flow(estimate, pair), iterations=384, loss=0.01234567, problem=None)
+            flow = self._flow(estimate, pair)
+            return SimpleNamespace(flow=flow, iterations=384, loss=0.01234567, problem=None, failed=False)
         flow = self._flow(np.full_like(estimate, np.nan), pair)
         flow.status[near & ~pair.is_ground0] = Status.NO_ESTIMATE
-        return SimpleNamespace(flow=flow, iterations=0, loss=float("nan"), problem=self.problem)
+        return SimpleNamespace(
+            flow=flow, iterations=0, loss=float("nan"), problem=self.problem, failed=self.failed
+        )
 
     def _flow(self, estimate: np.ndarray, pair: FramePair) -> Flow:
         return as_flow(estimate, pair.pc0, pair.is_ground0, pair.dt)
 
 
-def stand_in(monkeypatch, problem: str | None = None) -> type[FakeTeacher]:
+def stand_in(monkeypatch, problem: str | None = None, *, failed: bool = False) -> type[FakeTeacher]:
     """Let a new fake take the teacher's place until the test ends."""
-    fake = type("Fake", (FakeTeacher,), {"asked": [], "seen": [], "problem": problem})
+    fake = type("Fake", (FakeTeacher,), {"asked": [], "seen": [], "problem": problem, "failed": failed})
     monkeypatch.setattr("zeroflow_core.nsfp.teacher.Teacher", fake)
     return fake

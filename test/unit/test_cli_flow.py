@@ -149,7 +149,7 @@ def test_a_teacher_is_asked_as_told_and_what_it_says_is_kept(log, tmp_path, monk
     assert f"{pair.is_ground0.sum():,} ground, {(~near & ~pair.is_ground0).sum():,} out of range" in said
     about = json.loads((tmp_path / "errors.json").read_text())["pair"]
     assert (about["iterations"], about["loss"]) == (384, 0.01234567)
-    assert about["method"] == f"fake {method}, published, seed 3, ground: map, else patchwork"
+    assert about["method"] == f"fake {method}, published, seed 3, ground: map"
 
 
 def test_a_teachers_ground_is_the_maps_or_else_patchworks(log, tmp_path, monkeypatch):
@@ -165,8 +165,10 @@ def test_a_teachers_ground_is_the_maps_or_else_patchworks(log, tmp_path, monkeyp
         (tmp_path / "unmapped", "auto", by_patchwork),
     ):
         fake = stand_in(monkeypatch)
-        _flow(path, "--ground", ground, "--out", tmp_path / "out")
+        said = _flow(path, "--ground", ground, "--out", tmp_path / "out")
         np.testing.assert_array_equal(fake.seen[0].is_ground0, expected)
+        rule = "none" if not expected.any() else "map" if expected is by_map else "patchwork"
+        assert said.splitlines()[0].endswith(f", ground: {rule}")
     result = _run(tmp_path / "unmapped", "--ground", "map", "--out", tmp_path / "out")
     assert "unmapped has no map with ground heights; choose --ground patchwork" in str(result.exception)
 
@@ -187,8 +189,19 @@ def test_pictures_show_what_moves_and_what_is_wrong(log, tmp_path, monkeypatch):
     assert 100 < coloured(tmp_path / "zero" / "errors.png") < coloured(tmp_path / "nsfp" / "errors.png")
 
 
-def test_a_pair_without_an_estimate_is_told_and_its_flow_is_defined(log, tmp_path, monkeypatch):
-    stand_in(monkeypatch, problem="pc1 holds nothing but ground")
+def test_pictures_and_table_name_what_they_show(log, tmp_path, monkeypatch):
+    stand_in(monkeypatch)
+    lines = []
+    monkeypatch.setattr("zeroflow_core.cli.flow_result.draw_title", lambda image, view, *words: lines.extend(words))
+    said = _flow(log.path, "--out", tmp_path)
+    assert lines[:2] == ["Error of log drive, pair 0", "fake nsfp, fast, seed 0, ground: map"]
+    assert lines[2].startswith("grey: right within 5 cm") and len(lines) == 3
+    assert re.search("^ *definition, metres +three-way +FD ", said, re.MULTILINE)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_pair_without_an_estimate_is_told_and_its_flow_is_defined(log, tmp_path, monkeypatch, failed):
+    stand_in(monkeypatch, problem="pc1 holds nothing but ground", failed=failed)
     result = _run(log.path, "--out", tmp_path)
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
     assert result.stderr == "no point has a flow: pc1 holds nothing but ground\n"
@@ -272,6 +285,25 @@ def test_the_student_says_what_infer_says(clouds, tmp_path):
         np.testing.assert_array_equal(is_valid, inferred["valid"])
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_numbers_beyond_all_measure_are_points_like_others(clouds, tmp_path, monkeypatch):
+    for path, huge in zip(clouds, (1e300, 3e38), strict=True):  # beyond a float32, and beyond one in pixels
+        cloud = np.load(path)
+        cloud[:3] = np.diag([huge, -huge, huge])
+        np.save(path, cloud)
+    for ground, (first, second) in (("none", clouds), ("none", clouds[::-1]), ("patchwork", clouds)):
+        stand_in(monkeypatch)
+        said = _flow(first, second, "--ground", ground, "--out", tmp_path / "out")
+        assert _rows(said)["points"] == "3,500"
+
+
+def test_the_case_of_a_suffix_does_not_matter(clouds, tmp_path, monkeypatch):
+    fake = stand_in(monkeypatch)
+    upper = [path.rename(path.with_suffix(".NPY")) for path in clouds]
+    _flow(*upper, "--out", tmp_path / "out")
+    assert not fake.seen[0].is_ground0.any()
+
+
 @pytest.mark.parametrize("method", ["zero", "student", "nsfp"])
 def test_a_cloud_without_a_point(tmp_path, method):
     np.save(tmp_path / "some.npy", np.random.default_rng(1).uniform(-5, 5, (50, 3)))
@@ -293,6 +325,24 @@ def test_an_earlier_pairs_errors_do_not_stay(log, bags, tmp_path):
     (tmp_path / "out" / "notes.txt").write_text("mine")
     _flow(bags / "whole", "--method", "zero", "--out", tmp_path / "out")
     assert _names(tmp_path / "out") == {"flow.feather", "flow.png", "notes.txt"}
+
+
+def test_what_a_killed_call_left_goes(log, tmp_path):
+    left, of_others = f".{'0af3' * 4}.flow.png", f".{'0af3' * 4}.pairs.csv"
+    for name in (left, of_others):
+        (tmp_path / name).write_text("half")
+    _flow(log.path, "--method", "zero", "--out", tmp_path)
+    assert left not in _names(tmp_path) and of_others in _names(tmp_path)
+
+
+def test_stopped_it_says_so_in_a_word(log, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    fake = stand_in(monkeypatch)
+    monkeypatch.setattr(fake, "label_one", stop)
+    result = _run(log.path, "--out", tmp_path)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Stopped.\n")
 
 
 def test_labels_that_are_damaged_do_not_keep_the_flow_back(log, tmp_path):
@@ -329,6 +379,7 @@ def test_seconds_go_by_on_a_terminal_and_nowhere_else(monkeypatch):
         (("{log}", "--interval", "0.1"), "--interval is of two .npy clouds"),
         (("{log}", "{log}"), "is no source of one pair; give the folder of an AV2 log, a rosbag2, or two clouds"),
         (("{bags}",), "no AV2 log in .*bags"),
+        (("",), "an empty name is no source of a pair"),
         (("nowhere",), "there is no nowhere; give the folder of an AV2 log, a rosbag2, or two clouds"),
         (("{tmp}/text.txt",), "text.txt is neither a log nor a bag"),
         (("{bags}/whole", "--pair", "2"), "whole has 3 sweeps, so its last pair is --pair 1"),
@@ -361,6 +412,11 @@ def test_mistakes_are_told_in_a_sentence_and_leave_nothing(log, bags, clouds, tm
     assert result.stdout == "" and not (tmp_path / "out").exists()
 
 
+def test_a_seed_beyond_what_torch_takes_is_refused(log, tmp_path):
+    result = _run(log.path, "--seed", 2**63, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "--seed" in result.stderr and not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_several_logs_is_no_pair(root, tmp_path):
     for name in ("one", "other"):
         shutil.copytree(root / "sensor" / "val" / "drive", tmp_path / "logs" / name)
@@ -384,11 +440,15 @@ def test_clouds_of_a_bag_that_make_no_pair(log, bags, tmp_path, monkeypatch, cha
     assert isinstance(result.exception, ZeroFlowError) and re.search(says, str(result.exception))
 
 
-def test_the_folder_must_be_one(log, tmp_path):
+def test_the_folder_must_be_one(log, tmp_path, monkeypatch):
+    """It is found out before the work, even where a folder is there that no file can be made in."""
+    fake = stand_in(monkeypatch)
     (tmp_path / "file").write_text("")
     for out, says in (
+        (Path("/proc/self/task"), "cannot be written to: No such file or directory"),
         (tmp_path / "file", "is a file; give the folder to write to"),
         (tmp_path / "file" / "below", "cannot be made: Not a directory"),
     ):
-        result = _run(log.path, "--method", "zero", "--out", out)
+        result = _run(log.path, "--out", out)
         assert isinstance(result.exception, ZeroFlowError) and str(result.exception) == f"--out {out} {says}"
+    assert not fake.seen

@@ -76,5 +76,8 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     for file in kept:
         file.write_text("mine")
     assert len(list(path.parent.iterdir())) == 4
+    for folder, name in ((tmp_path, "a.txt"), (path.parent, "b.txt")):  # names are of the folder itself
+        remove_unfinished(folder, [name])
+        assert len(list(path.parent.iterdir())) == 4
     remove_unfinished(tmp_path)
     assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)

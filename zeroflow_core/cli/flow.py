@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +20,37 @@ from zeroflow_core.errors import ZeroFlowError
 
 if TYPE_CHECKING:
     from zeroflow_core.cli.pair_source import PairSource
+    from zeroflow_core.evaluation.methods import Method
     from zeroflow_core.evaluation.truth import PairTruth
+    from zeroflow_core.ground import GroundRule
     from zeroflow_core.nsfp.teacher import Label
 
 METHODS = ("nsfp", "fastnsf", "student", "zero")
 
 
+@contextmanager
+def _stops_with_a_word() -> Iterator[None]:
+    """After Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _source(argument: str) -> Path:
+    if not argument:  # from a variable that is not set, say; as a path it would be the current folder
+        raise ZeroFlowError("an empty name is no source of a pair; give a log, a bag or two .npy clouds")
+    return Path(argument)
+
+
+@_stops_with_a_word()
 def flow(
     source: Annotated[
         list[Path],
         typer.Argument(
-            help="An AV2 log's folder, a rosbag2 with odometry, or two clouds in one frame: .npy, (N,3), metres."
+            parser=_source,
+            help="An AV2 log's folder, a rosbag2 with odometry, or two clouds in one frame: .npy, (N,3), metres.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; those of an earlier call are replaced.")],
@@ -63,40 +84,41 @@ def flow(
 
     Example: zeroflow flow sensor/val/7fab2350-7eaf-3b7e-a39d-6937a4c1bede --method nsfp --out flow
     """
-    from zeroflow_core.cli.flow_result import Result, print_result, write_result
+    from zeroflow_core.cli.flow_result import FILES, Result, print_result, write_result
     from zeroflow_core.cli.pair_source import find_pair
     from zeroflow_core.evaluation.methods import Settings, TeacherMethod, make_method
+    from zeroflow_core.files import remove_unfinished
     from zeroflow_core.ground import mark_ground
     from zeroflow_core.pairs import make_pair
 
     if method not in METHODS:
         raise ZeroFlowError(f"method '{method}' is unknown; choose one of: {', '.join(METHODS)}")
     found = find_pair(source, pair, topic, odometry, interval)
-    if ground == "auto" and source[0].suffix == ".npy":
-        ground = "none"
     settings = Settings(
         source[0],
         method=method,
         checkpoint=checkpoint,
-        ground=ground,
+        ground=found.usual_ground if ground == "auto" else ground,
         device=device,
         teacher_config=teacher_config,
         seed=seed,
     )
     chosen = make_method(settings)
     rule = chosen.ground_rule(found.log)
+    name = _name(chosen, rule)
+    check_folder(out)
+    remove_unfinished(out, FILES)
     frames = make_pair(*(mark_ground(sweep, rule) for sweep in found.sweeps))
     truth = _truth(found)
-    check_folder(out)
 
     start = time.perf_counter()
     label: Label | None = None
     if isinstance(chosen, TeacherMethod):
-        with _spinner(f"Optimising, {chosen.name}"):
+        with _spinner(f"Optimising, {name}"):
             label = chosen.label(frames)
     flow_of_pair = chosen.flow(found.log, found.index, frames) if label is None else label.flow
     result = Result(
-        method=chosen.name,
+        method=name,
         source=found.name,
         pair=frames,
         flow=flow_of_pair,
@@ -111,6 +133,13 @@ def flow(
     if label is not None and label.problem is not None:
         _say(f"no point has a flow: {label.problem}")
         raise typer.Exit(1)
+
+
+def _name(method: Method, rule: GroundRule) -> str:
+    """Of two ground rules that the method's name may have, for many logs, the one that this pair has."""
+    from zeroflow_core.ground import Patchwork
+
+    return method.name.replace("map, else patchwork", "patchwork" if isinstance(rule, Patchwork) else "map")
 
 
 def _truth(found: PairSource) -> PairTruth | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,9 @@ Checkpoint = Annotated[str, typer.Option(help="For the student: a published .ckp
 TeacherConfiguration = Annotated[
     str, typer.Option(help="For nsfp and fastnsf: fast, or published, which takes minutes a pair without a GPU.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="For nsfp and fastnsf: the same seed gives the same flow.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="For nsfp and fastnsf: the same seed gives the same flow.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Engine = Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
@@ -28,10 +31,15 @@ def check_file(out: Path, example: str) -> None:
 
 
 def check_folder(out: Path) -> None:
-    """Raise ZeroFlowError unless --out can be a folder; it is made where it is missing."""
+    """Raise ZeroFlowError unless --out can be a folder to write files to; it is made where it is missing."""
     if out.exists() and not out.is_dir():
         raise ZeroFlowError(f"--out {out} is a file; give the folder to write to")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZeroFlowError(f"--out {out} cannot be made: {error.strerror or error}") from error
+    try:
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ZeroFlowError(f"--out {out} cannot be written to: {error.strerror or error}") from error

@@ -26,12 +26,14 @@ class PairSource:
     sweeps: the two, with poses, without ground masks
     index:  of the first one in its log or bag
     log:    that the sweeps are of, or None
+    usual_ground: the ground rule for sweeps of this kind where the user names none
     """
 
     name: str
     sweeps: tuple[Sweep, Sweep]
     index: int = 0
     log: Log | None = None
+    usual_ground: str = "auto"
 
 
 def find_pair(
@@ -52,7 +54,7 @@ def find_pair(
         ZeroFlowError: something else, something damaged, no such pair, no ego motion, or an option of another kind of
             source.
     """
-    clouds = [path for path in sources if path.suffix == ".npy"]
+    clouds = [path for path in sources if path.suffix.lower() == ".npy"]
     bag = None if clouds else next((path for path in sources if _is_bag(path)), None)
     if bag is None and (topic is not None or odometry is not None):
         raise ZeroFlowError(f"--topic and --odometry are of a bag, and {sources[0]} is none; leave them out")
@@ -136,7 +138,7 @@ def _of_clouds(first: Path, second: Path, interval: float) -> PairSource:
         Sweep(read_cloud(path, str(path)), stamp_ns, SE3.identity())
         for path, stamp_ns in ((first, 0), (second, round(interval * 1e9)))
     ]
-    return PairSource(f"{first.name} and {second.name}", (sweeps[0], sweeps[1]))
+    return PairSource(f"{first.name} and {second.name}", (sweeps[0], sweeps[1]), usual_ground="none")
 
 
 def _check_index(pair: int, count: int, what: str) -> None:
