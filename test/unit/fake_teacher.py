@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from zeroflow_core.nsfp.plain import OnIteration
 from zeroflow_core.pairs import Flow, FramePair, Status, as_flow
 
 FLOW = (0.6, 0.0, 0.1)  # metres: what it says of every point within REACH that is not ground
@@ -31,8 +32,10 @@ class FakeTeacher:
         self.name = f"fake {method}, {config}"
         self.identity = {"method": method, "config": config, "corner": (1.0, 2.0), "seed": seed}
 
-    def label_one(self, pair: FramePair) -> SimpleNamespace:
+    def label_one(self, pair: FramePair, on_iteration: OnIteration | None = None) -> SimpleNamespace:
         self.seen.append(pair)
+        if on_iteration is not None:
+            on_iteration(384, 0.01234567)
         with np.errstate(invalid="ignore"):
             near = (np.abs(pair.pc0) <= REACH).all(axis=1)
         estimate = np.where(near[:, None], np.float32(FLOW), np.float32(np.nan))

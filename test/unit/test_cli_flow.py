@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -363,6 +364,28 @@ def test_seconds_go_by_on_a_terminal_and_nowhere_else(monkeypatch):
             pass
         assert ("Optimising 0:00:00" in screen.getvalue()) == terminal
         assert terminal or screen.getvalue().strip() == ""
+
+
+def test_iterations_go_by_on_a_terminal_a_few_times_a_second(monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, no_color=True)
+    monkeypatch.setattr(command, "Console", lambda stderr: console)
+    with command._spinner("Optimising") as show:
+        show(1, 0.5)
+        show(2, 0.25)  # too soon after the first one
+    assert "iteration 1, loss 0.5000 0:00:00" in screen.getvalue() and "iteration 2" not in screen.getvalue()
+
+
+def test_a_teachers_iterations_reach_the_screen(log, tmp_path, monkeypatch):
+    @contextmanager
+    def spinner(doing):
+        yield lambda *iteration: shown.append(iteration)
+
+    shown = []
+    stand_in(monkeypatch)
+    monkeypatch.setattr(command, "_spinner", spinner)
+    _flow(log.path, "--out", tmp_path)
+    assert shown == [(384, 0.01234567)]
 
 
 @pytest.mark.parametrize(

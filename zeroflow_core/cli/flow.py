@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from zeroflow_core.nsfp.teacher import Label
 
 METHODS = ("nsfp", "fastnsf", "student", "zero")
+
+_SHOWN_EVERY_S = 0.3
 
 
 @contextmanager
@@ -114,8 +116,8 @@ def flow(
     start = time.perf_counter()
     label: Label | None = None
     if isinstance(chosen, TeacherMethod):
-        with _spinner(f"Optimising, {name}"):
-            label = chosen.label(frames)
+        with _spinner(f"Optimising, {name}") as show:
+            label = chosen.label(frames, show)
     flow_of_pair = chosen.flow(found.log, found.index, frames) if label is None else label.flow
     result = Result(
         method=name,
@@ -155,13 +157,20 @@ def _truth(found: PairSource) -> PairTruth | None:
 
 
 @contextmanager
-def _spinner(doing: str) -> Iterator[None]:
-    """On a terminal, the seconds go by while it lasts."""
+def _spinner(doing: str) -> Iterator[Callable[[int, float], None]]:
+    """On a terminal, the seconds go by while it lasts, and the iterations and losses that what it gives is told."""
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        progress.add_task(doing, total=None)
-        yield
+        task, last = progress.add_task(doing, total=None), -math.inf
+
+        def show(iteration: int, loss: float) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _SHOWN_EVERY_S:
+                last = time.monotonic()
+                progress.update(task, description=f"iteration {iteration:,}, loss {loss:.4f}")
+
+        yield show
 
 
 def _say(sentence: str) -> None:

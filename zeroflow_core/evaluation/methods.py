@@ -18,6 +18,7 @@ from zeroflow_core.ground import GroundRule, Patchwork, ground_rule, no_ground
 from zeroflow_core.pairs import Flow, FramePair, as_flow, estimate_flow
 
 if TYPE_CHECKING:
+    from zeroflow_core.nsfp.plain import OnIteration
     from zeroflow_core.nsfp.teacher import Label
 
 GROUNDS = ("auto", "map", "patchwork", "none")
@@ -130,9 +131,12 @@ class TeacherMethod:
             raise ZeroFlowError(f"{self._teacher.name}: {label.problem}")
         return label.flow
 
-    def label(self, pair: FramePair) -> Label:
-        """The flow and how the teacher came to it."""
-        return self._teacher.label_one(pair)
+    def label(self, pair: FramePair, on_iteration: OnIteration | None = None) -> Label:
+        """The flow and how the teacher came to it.
+
+        on_iteration: as Teacher.label_one calls it
+        """
+        return self._teacher.label_one(pair, on_iteration)
 
 
 class _Ground:
