@@ -163,9 +163,9 @@ def test_an_optimisation_that_diverges_ends_in_a_defined_label(kind, learning_ra
     assert np.isnan(label.loss) == label.failed == (not estimated.any())
 
 
-def label_that_says(forward: list[list[float]], monkeypatch) -> Label:
+def label_that_says(forward: list[list[float]], monkeypatch, loss: float = 0.25) -> Label:
     """Of five points and three, the way back from which is the flow of the first three, reversed."""
-    answer = Optimised(torch.tensor(forward), -torch.tensor(forward[:3]), 7, 0.25, 5)
+    answer = Optimised(torch.tensor(forward), -torch.tensor(forward[:3]), 7, loss, 5)
     monkeypatch.setattr(Teacher, "_optimise_at_once", lambda *_: [answer])
     return Teacher("nsfp", "published", device="cpu").label_one(make_pair(HERE[:5], THERE[:3]))
 
@@ -192,6 +192,12 @@ def test_an_answer_that_is_none_is_a_problem(forward, monkeypatch):
     assert label.backward.status.tolist() == [Status.NO_ESTIMATE] * 3
     assert np.isnan(label.flow.vectors).all() and np.isnan(label.backward.vectors).all()
     assert label.problem is not None and label.failed and np.isnan(label.loss)
+
+
+def test_a_loss_that_is_no_number_is_a_problem(monkeypatch):
+    label = label_that_says([[0, 0, 0]] * 5, monkeypatch, loss=NAN)
+    assert label.flow.status.tolist() == [Status.NO_ESTIMATE] * 5
+    assert label.problem is not None and label.failed
 
 
 @every_kind

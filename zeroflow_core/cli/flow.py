@@ -139,9 +139,10 @@ def flow(
 
 def _name(method: Method, rule: GroundRule) -> str:
     """Of two ground rules that the method's name may have, for many logs, the one that this pair has."""
+    from zeroflow_core.evaluation.methods import EITHER_GROUND
     from zeroflow_core.ground import Patchwork
 
-    return method.name.replace("map, else patchwork", "patchwork" if isinstance(rule, Patchwork) else "map")
+    return method.name.replace(EITHER_GROUND, "patchwork" if isinstance(rule, Patchwork) else "map")
 
 
 def _truth(found: PairSource) -> PairTruth | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zeroflow_core.nsfp.teacher import Label
 
 GROUNDS = ("auto", "map", "patchwork", "none")
+EITHER_GROUND = "map, else patchwork"  # in the name of a method that takes what a log has
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class _Ground:
 
     def __str__(self) -> str:
         falls_back = self._name == "map" and not self._must_be_map
-        return "map, else patchwork" if falls_back else self._name
+        return EITHER_GROUND if falls_back else self._name
 
     def rule(self, log: Log | None) -> GroundRule:
         if self._name != "map":
