@@ -34,7 +34,9 @@ class TreeChamfer:
             if not torch.isfinite(moving[pair]).all():  # this pair has diverged, and no tree takes it
                 loss[pair], gradient[pair] = torch.nan, torch.nan
                 continue
-            loss[pair] = self._of_pair(moving[pair].numpy(), drawn[pair].numpy(), cloud, tree, gradient[pair].numpy())
+            with np.errstate(over="ignore"):  # about to diverge
+                here, there = moving[pair].numpy(), drawn[pair].numpy()
+                loss[pair] = self._of_pair(here, there, cloud, tree, gradient[pair].numpy())
         return loss, gradient
 
     def _of_pair(self, moving: np.ndarray, drawn: np.ndarray, cloud: np.ndarray, tree, gradient: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -56,17 +57,15 @@ class _Seen:
     """The part of a pair that the teacher sees: points that are finite, not ground and in range.
 
     rows0, rows1: where in pc0 and pc1 they are
+    clouds:       the points there
     problem:      why there is nothing to optimise, or None
     """
 
     pair: FramePair
     rows0: np.ndarray
     rows1: np.ndarray
+    clouds: Clouds
     problem: str | None
-
-    @property
-    def clouds(self) -> Clouds:
-        return torch.from_numpy(self.pair.pc0[self.rows0]), torch.from_numpy(self.pair.pc1[self.rows1])
 
 
 class Teacher:
@@ -148,7 +147,8 @@ class Teacher:
         if not clouds:
             return []
         try:
-            return self._optimise_at_once(clouds, on_iteration)
+            with _single_precision():
+                return self._optimise_at_once(clouds, on_iteration)
         except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not _is_out_of_memory(error):
                 raise
@@ -167,9 +167,9 @@ class Teacher:
             fixed = self.config, self.precision, self.device, self.seed, on_iteration
             return [one for batch in batches for one in optimise_together(batch, *fixed)]
         optimise = {"nsfp": optimise_nsfp, "fastnsf": optimise_fast_nsf}[self.config.method]
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             return [
-                optimise(*(cloud.to(self.device) for cloud in pair), self.config, self._generator(), on_iteration)
+                optimise(*(cloud.clone().to(self.device) for cloud in pair), self.config, self._generator(), on_iteration)
                 for pair in clouds
             ]
 
@@ -177,21 +177,33 @@ class Teacher:
         return torch.Generator().manual_seed(self.seed)
 
 
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    """New tensors are float32, whatever the program around has chosen."""
+    chosen = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(chosen)
+
+
 def _look_at(pair: FramePair, config: TeacherConfig) -> _Seen:
-    rows = []
+    rows, clouds = [], []
     for points, is_ground in ((pair.pc0, pair.is_ground0), (pair.pc1, pair.is_ground1)):
+        with np.errstate(over="ignore"):
+            points = np.asarray(points, dtype=np.float32)
         inside = (points >= np.float32(config.minimum)).all(axis=1)
         inside &= (points < np.float32(config.maximum)).all(axis=1)  # both False for NaN
         rows.append(np.flatnonzero(inside & ~is_ground))
-    seen = _Seen(pair, *rows, problem=None)
-    return _Seen(pair, *rows, problem=_problem_of(seen, config))
+        clouds.append(torch.from_numpy(points[rows[-1]]))
+    return _Seen(pair, *rows, tuple(clouds), _problem_of(*clouds, config))
 
 
-def _problem_of(seen: _Seen, config: TeacherConfig) -> str | None:
-    for name, rows in (("pc0", seen.rows0), ("pc1", seen.rows1)):
-        if len(rows) == 0:
+def _problem_of(pc0: torch.Tensor, pc1: torch.Tensor, config: TeacherConfig) -> str | None:
+    for name, cloud in (("pc0", pc0), ("pc1", pc1)):
+        if len(cloud) == 0:
             return f"{name} has no point in range that is finite and not ground"
-    pc0, pc1 = seen.clouds
     # A few points of each say as much of most pairs, in a twentieth of the time.
     if not any(_meet(pc0[::step], pc1[::step], config.truncation) for step in (32, 1)):
         reach = config.truncation**0.5
@@ -218,7 +230,8 @@ def _as_label(seen: _Seen, config: TeacherConfig, outcome: Optimised | str | Non
     if isinstance(outcome, Optimised):
         iterations, points = outcome.iterations, outcome.points
         answers = [answer for answer in (outcome.forward, outcome.backward) if answer is not None]
-        if math.isfinite(outcome.loss) and all(torch.isfinite(answer).all() for answer in answers):
+        finite = math.isfinite(outcome.loss) and all(torch.isfinite(answer).all() for answer in answers)
+        if finite and (outcome.forward.norm(dim=1) <= _LONGEST).any():
             loss, forward, backward = outcome.loss, outcome.forward, outcome.backward
         else:
             problem, failed = "the optimisation diverged", True
