@@ -169,12 +169,15 @@ class Teacher:
         optimise = {"nsfp": optimise_nsfp, "fastnsf": optimise_fast_nsf}[self.config.method]
         with torch.inference_mode(False), torch.enable_grad():
             return [
-                optimise(*(cloud.clone().to(self.device) for cloud in pair), self.config, self._generator(), on_iteration)
-                for pair in clouds
+                # Cloned, as what was made under inference mode has no gradient.
+                optimise(pc0.clone().to(self.device), pc1.clone().to(self.device), self.config, generator, on_iteration)
+                for (pc0, pc1), generator in zip(clouds, self._generators(), strict=False)
             ]
 
-    def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
+    def _generators(self) -> Iterator[torch.Generator]:
+        """The same for each pair."""
+        while True:
+            yield torch.Generator().manual_seed(self.seed)
 
 
 @contextmanager
