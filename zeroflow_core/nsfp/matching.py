@@ -50,7 +50,7 @@ class TreeChamfer:
 
     def _matched(self, queries: np.ndarray, targets: np.ndarray, tree) -> tuple[np.ndarray, np.ndarray]:
         """Index (N,) of each query's nearest target, and the way (N,3) from there to the query, 0 where too far."""
-        nearest = tree.query(queries, workers=torch.get_num_threads())[1]
+        nearest = tree.query(queries)[1]  # with more workers it takes longer: torch's threads wait on the same cores
         away = queries - targets[nearest]
         away[np.square(away).sum(axis=1) >= self._truncation] = 0.0
         return nearest, away
