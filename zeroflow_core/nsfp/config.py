@@ -61,7 +61,7 @@ class TeacherConfig:
 _NAMED = {
     # ZeroFlow's teacher
     ("nsfp", "published"): TeacherConfig("nsfp", "plain"),
-    # Fast NSF's own script
+    # the commands in Fast NSF's own README
     ("fastnsf", "published"): TeacherConfig("fastnsf", "plain", patience=10, min_delta=1e-3),
     ("nsfp", "fast"): TeacherConfig("nsfp", "fast", iterations=300),
     ("fastnsf", "fast"): TeacherConfig("fastnsf", "fast", iterations=300),
