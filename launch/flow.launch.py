@@ -25,6 +25,8 @@ from zeroflow_ros import dds
 PARAMETERS = {
     "checkpoint": "weights of the student: a .ckpt or .safetensors file, or 'default'",
     "device": "where the student runs: auto, cpu, cuda or cuda:n",
+    "engine": "what computes the student's flow: fast, or reference (the plain modules that train)",
+    "precision": "numbers the student multiplies: auto, fp32 or bf16",
     "flow_target": "whose points get a velocity: current (the newest cloud) or previous",
     "ego_motion": "where the vehicle's motion comes from: auto, odom, tf or none",
     "ground": "how ground is left out: auto, patchwork or none",

@@ -85,9 +85,14 @@ class FlowNode(Node):
     def _load_student(self):
         from zeroflow_core import load_student
 
-        student = load_student(self._settings.checkpoint, device=self._settings.device)
-        self._health.facts["checkpoint"] = str(student.metadata.get("name", self._settings.checkpoint))
+        settings = self._settings
+        student = load_student(
+            settings.checkpoint, device=settings.device, engine=settings.engine, precision=settings.precision
+        )
+        self._health.facts["checkpoint"] = str(student.metadata.get("name", settings.checkpoint))
         self._health.facts["device"] = str(student.device)
+        self._health.facts["engine"] = student.engine
+        self._health.facts["precision"] = student.precision
         return student
 
     def _choose_ground(self, student) -> GroundRule:

@@ -32,6 +32,18 @@ class Settings:
         "default", "Weights of the student: a .ckpt or .safetensors file, or 'default' for those that come along."
     )
     device: str = _parameter("auto", "Where the student runs: auto (CUDA where there is a GPU), cpu, cuda or cuda:n.")
+    engine: str = _parameter(
+        "fast",
+        "What computes the student's flow, with the same weights: the inference engine (fast), or the plain modules "
+        "that train (reference).",
+        choices=("fast", "reference"),
+    )
+    precision: str = _parameter(
+        "auto",
+        "Numbers the student multiplies: fp32, bf16, or bf16 where the device multiplies it and else fp32 (auto; "
+        "fp32 with the reference engine).",
+        choices=("auto", "fp32", "bf16"),
+    )
     flow_target: str = _parameter(
         "current",
         "Whose points get a velocity: those of the newest cloud (current), or of the one before (previous), "

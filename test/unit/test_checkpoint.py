@@ -131,7 +131,7 @@ def test_a_newer_format_is_refused(tmp_path):
     [
         ({"device": "tpu"}, "device 'tpu'"),
         ({"device": "cuda:77"}, "sees . CUDA"),
-        ({"engine": "fast"}, "engine 'fast' does not exist yet"),
+        ({"engine": "steam"}, "engine 'steam' is unknown; choose one of: fast, reference"),
         ({"precision": "fp8"}, "precision 'fp8' is unknown"),
     ],
 )

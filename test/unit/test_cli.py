@@ -78,6 +78,24 @@ def test_doctor_without_torch(monkeypatch):
     assert _finding("default weights").needed
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_doctor_without_numba(monkeypatch, gpu: bool):
+    def refuses(_):
+        raise SystemError("initialization failed")
+
+    monkeypatch.setattr(doctor, "import_module", refuses)
+    monkeypatch.setattr(doctor, "_has_gpu", lambda: gpu)
+    finding = _finding("numba")
+    assert "initialization failed" in finding.found and "--engine reference" in finding.advice
+    assert finding.needed != gpu, "the engine of a GPU does without"
+
+
+@pytest.mark.parametrize("precision, says", [("bf16", "fp32 and bf16"), ("fp32", "fp32 (no bf16)")])
+def test_doctor_tells_what_the_device_multiplies(monkeypatch, precision: str, says: str):
+    monkeypatch.setattr("zeroflow_core.devices.choose_precision", lambda asked, device: precision)
+    assert _finding("torch").found.endswith(f", {says}")
+
+
 def test_doctor_without_ros(monkeypatch):
     monkeypatch.setattr(doctor, "_is_installed", lambda module: module == "torch")
     assert "ROS 2" in _finding("ROS 2").advice or "setup.bash" in _finding("ROS 2").advice

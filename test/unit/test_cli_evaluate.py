@@ -186,9 +186,9 @@ def test_logs_without_labels_can_only_be_submitted(root, tmp_path):
 @pytest.mark.parametrize("method", ["zero", "labels", "nsfp"])
 def test_one_command_line_serves_all_methods(root, tmp_path, monkeypatch, method):
     fake = stand_in(monkeypatch)
-    students = ("--checkpoint", "default", "--device", "cpu", "--precision", "fp32", "--ground", "map")
+    students = ("--checkpoint", "default", "--device", "cpu", "--engine", "reference", "--precision", "fp32")
     teachers = ("--teacher-config", "published", "--seed", 4)
-    assert _evaluate(root, tmp_path / "out", "--method", method, *students, *teachers).exit_code == 0
+    assert _evaluate(root, tmp_path / "out", "--method", method, *students, "--ground", "map", *teachers).exit_code == 0
     assert fake.asked == ([("nsfp", "published", "cpu", 4)] if method == "nsfp" else [])
 
 
@@ -204,6 +204,8 @@ def test_one_command_line_serves_all_methods(root, tmp_path, monkeypatch, method
         (("--checkpoint", "gone.ckpt"), "gone.ckpt: no such file"),
         (("--ground", "sea"), "ground rule 'sea' is unknown"),
         (("--device", "tpu"), "device 'tpu' is unknown"),
+        (("--engine", "steam"), "engine 'steam' is unknown; choose one of: fast, reference"),
+        (("--precision", "fp8"), "precision 'fp8' is unknown; choose one of: auto, fp32, bf16"),
         (("--submission", "2025", "--method", "zero"), "there is no submission of 2025"),
         (("--labels", "flows"), "--labels flows is for --method labels; --method student does not read it"),
         (("--labels", "nowhere", "--method", "labels"), "there is no folder nowhere"),

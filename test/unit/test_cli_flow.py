@@ -232,6 +232,7 @@ def test_a_real_teacher_of_a_few_iterations(log, tmp_path, monkeypatch):
 
 def test_the_same_command_line_serves_all_methods(log, tmp_path, monkeypatch):
     options = ("--teacher-config", "published", "--seed", 2, "--checkpoint", "default", "--ground", "map")
+    options += ("--engine", "reference", "--precision", "bf16")
     for method in command.METHODS:
         stand_in(monkeypatch)
         _flow(log.path, "--method", method, "--device", "cpu", *options, "--out", tmp_path / method)
@@ -275,11 +276,14 @@ def test_speed_is_by_the_interval(clouds, tmp_path, monkeypatch):
         assert _rows(said)["moving"] == moving
 
 
-def test_the_student_says_what_infer_says(clouds, tmp_path):
-    said = _flow(*clouds, "--method", "student", "--device", "cpu", "--out", tmp_path / "out")
-    assert "student interim" in said and "ground: none" in said
-    arguments = ["--pc0", clouds[0], "--pc1", clouds[1], "--device", "cpu", "--out", tmp_path / "flow.npz"]
-    assert CliRunner().invoke(main.app, ["infer", *map(str, arguments)]).exit_code == 0
+@pytest.mark.parametrize("engine, precision", [("fast", "fp32"), ("reference", "bf16")])
+def test_the_student_says_what_infer_says(clouds, tmp_path, engine, precision):
+    how = ("--device", "cpu", "--engine", engine, "--precision", precision)
+    said = _flow(*clouds, "--method", "student", *how, "--out", tmp_path / "out")
+    assert f"student interim ({engine}, {precision}, cpu, ground: none)" in said
+    arguments = ["--pc0", clouds[0], "--pc1", clouds[1], *how, "--out", tmp_path / "flow.npz"]
+    result = CliRunner().invoke(main.app, ["infer", *map(str, arguments)])
+    assert result.exit_code == 0 and f"(interim, {engine}, {precision}, cpu)" in "".join(result.output.splitlines())
     with np.load(tmp_path / "flow.npz") as inferred:
         vectors, is_valid = read_stored_flow(tmp_path / "out" / "flow.feather", len(inferred["flow"]))
         np.testing.assert_array_equal(vectors, inferred["flow"])
@@ -396,6 +400,7 @@ def test_a_teachers_iterations_reach_the_screen(log, tmp_path, monkeypatch):
         (("{log}", "--teacher-config", "slow"), "'slow' is unknown; choose one of: fast, published"),
         (("{log}", "--ground", "sea"), "ground rule 'sea' is unknown"),
         (("{log}", "--device", "tpu"), "device 'tpu' is unknown"),
+        (("{log}", "--method", "student", "--engine", "steam"), "engine 'steam' is unknown; choose one of: fast, ref"),
         (("{log}", "--method", "student", "--checkpoint", "gone.ckpt"), "gone.ckpt: no such file"),
         (("{log}", "--pair", "2"), "drive has 3 sweeps, so its last pair is --pair 1; there is no pair 2"),
         (("{log}", "--topic", "/points"), "--topic and --odometry are of a bag, and .*drive is none"),

@@ -41,7 +41,7 @@ def test_parity_with_the_published_model(test_data, tmp_path, device, size, seed
     path = tmp_path / f"{size}.ckpt"
     torch.save({"epoch": 0, "state_dict": make_checkpoint.make_state_dict(size, seed)}, path)
 
-    student = load_student(path, device=device)
+    student = load_student(path, device=device, engine="reference")
     flow = student.flow(np.load(parity / "pc0.npy"), np.load(parity / "pc1.npy"))
 
     expected = np.load(parity / f"expected_{size}_seed{seed}.npz")
@@ -91,7 +91,7 @@ def test_pillar_features_are_the_mean_over_the_pillar():
 
 
 def test_flow_keeps_rows_and_marks_the_rest(small_checkpoint):
-    student = load_student(small_checkpoint, device="cpu")
+    student = load_student(small_checkpoint, device="cpu", engine="reference")
     rng = np.random.default_rng(0)
     pc0 = rng.uniform(-7, 7, (50, 3)).astype(np.float32)
     pc0[:, 2] /= 4
@@ -106,14 +106,14 @@ def test_flow_keeps_rows_and_marks_the_rest(small_checkpoint):
 
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 40), (40, 0), (1, 1)])
 def test_empty_and_tiny_clouds(small_checkpoint, sizes):
-    student = load_student(small_checkpoint, device="cpu")
+    student = load_student(small_checkpoint, device="cpu", engine="reference")
     clouds = [np.full((n, 3), 0.5, dtype=np.float32) for n in sizes]
     flow = student.flow(*clouds)
     assert flow.shape == (sizes[0], 3) and np.isfinite(flow).all()
 
 
 def test_tensors_in_tensors_out_and_both_agree(small_checkpoint):
-    student = load_student(small_checkpoint, device="cpu")
+    student = load_student(small_checkpoint, device="cpu", engine="reference")
     cloud = np.random.default_rng(1).uniform(-2, 2, (30, 3))  # float64 is accepted
     from_tensor = student.flow(torch.from_numpy(cloud), torch.from_numpy(cloud))
     assert isinstance(from_tensor, torch.Tensor)
@@ -122,14 +122,14 @@ def test_tensors_in_tensors_out_and_both_agree(small_checkpoint):
 
 def test_bf16_is_close_to_fp32(small_checkpoint):
     cloud = np.random.default_rng(1).uniform(-2, 2, (200, 3)).astype(np.float32)
-    exact = load_student(small_checkpoint, device="cpu").flow(cloud, cloud)
-    rounded = load_student(small_checkpoint, device="cpu", precision="bf16").flow(cloud, cloud)
+    exact = load_student(small_checkpoint, device="cpu", engine="reference").flow(cloud, cloud)
+    rounded = load_student(small_checkpoint, device="cpu", engine="reference", precision="bf16").flow(cloud, cloud)
     assert 0 < np.abs(exact - rounded).max() < 0.05
 
 
 def test_wrong_shape_is_refused(small_checkpoint):
     with pytest.raises(ValueError, match=r"pc1 must be \(N, 3\)"):
-        load_student(small_checkpoint).flow(np.zeros((4, 3)), np.zeros((4, 4)))
+        load_student(small_checkpoint, engine="reference").flow(np.zeros((4, 3)), np.zeros((4, 4)))
 
 
 @pytest.mark.parametrize("change", [{"pillar_size": 0.3}, {"blocks": ()}, {"maximum": (8.0, 9.0, 3.0)}])
@@ -142,7 +142,7 @@ def test_clouds_of_many_sizes_leave_no_kernels_behind():
     """oneDNN keeps what it compiles for each new shape: megabytes for every number of points, if the network let it."""
     program = (
         "import numpy as np\nfrom zeroflow_core.fastflow3d.student import load_student\n"
-        "student = load_student('default', device='cpu')\n"
+        "student = load_student('default', device='cpu', engine='reference')\n"
         "for points in (3000, 3001, 3002):\n"
         "    cloud = np.random.default_rng(points).uniform(-1, 1, (points, 3)).astype(np.float32)\n"
         "    print('cloud', points, flush=True)\n    student.flow(cloud, cloud)\n"

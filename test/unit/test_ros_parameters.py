@@ -58,9 +58,18 @@ def test_every_parameter_explains_itself_and_cannot_be_changed_later(declared):
 
 
 def test_given_values_are_read(declared):
-    settings, _ = declared(checkpoint="/a/b.ckpt", max_gap=1.5, min_points=5, ego_motion="tf")
+    settings, _ = declared(checkpoint="/a/b.ckpt", max_gap=1.5, min_points=5, ego_motion="tf", engine="reference")
     assert (settings.checkpoint, settings.max_gap, settings.min_points) == ("/a/b.ckpt", 1.5, 5)
-    assert settings.ego_motion == "tf"
+    assert (settings.ego_motion, settings.engine) == ("tf", "reference")
+
+
+def test_engines_and_precisions_are_those_of_the_student(declared):
+    from zeroflow_core.devices import PRECISIONS
+    from zeroflow_core.fastflow3d.student import ENGINES
+
+    _, node = declared()
+    for name, choices in (("engine", ENGINES), ("precision", PRECISIONS)):
+        assert node.describe_parameter(name).additional_constraints == "one of: " + ", ".join(choices)
 
 
 def test_a_whole_number_is_a_number(declared):
@@ -74,6 +83,8 @@ def test_a_whole_number_is_a_number(declared):
     [
         {"ego_motion": "gps"},
         {"flow_target": ""},
+        {"engine": "steam"},
+        {"precision": "fp8"},
         {"max_gap": 0.0},
         {"max_gap": 11},
         {"max_gap": "soon"},

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def doctor() -> None:
 
 def findings() -> list[Finding]:
     """Everything looked at, in the order of the report."""
-    checks: list[Callable[[], Finding]] = [_python, _torch, _checkpoint]
+    checks: list[Callable[[], Finding]] = [_python, _torch, _numba, _checkpoint]
     checks += [_patchwork, _scipy, _open3d, _av2, _rosbags]
     checks += [_ros, _messages, _ros_only, _dds_profile, _disk, _test_data]
     return [check() for check in checks]
@@ -86,11 +86,36 @@ def _torch() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("torch", f"{torch.__version__}, CUDA on {torch.cuda.get_device_name(0)}")
+        found = f"{torch.__version__}, CUDA on {torch.cuda.get_device_name(0)}, {_multiplies('cuda')}"
+        return Finding("torch", found)
     if shutil.which("nvidia-smi"):
         advice = "there is an NVIDIA driver, but this build does not use it: install a CUDA build of torch"
-        return Finding("torch", f"{torch.__version__}, CPU only", advice)
-    return Finding("torch", f"{torch.__version__}, CPU with {torch.get_num_threads()} threads")
+        return Finding("torch", f"{torch.__version__}, CPU only, {_multiplies('cpu')}", advice)
+    return Finding("torch", f"{torch.__version__}, CPU with {torch.get_num_threads()} threads, {_multiplies('cpu')}")
+
+
+def _multiplies(device: str) -> str:
+    from zeroflow_core.devices import choose_precision
+
+    return "fp32 and bf16" if choose_precision("auto", device) == "bf16" else "fp32 (no bf16)"
+
+
+def _numba() -> Finding:
+    """It comes with av2, but may not know the numpy beside it: only an import shows that."""
+    use = "compiles the student's CPU kernels at first use"
+    try:
+        return Finding("numba", f"{import_module('numba').__version__}, {use}")
+    except Exception as error:  # SystemError, for one, beside a numpy that is much too new
+        advice = "pip install -U numba; on a CPU the student needs it unless --engine reference, which is slower"
+        return Finding("numba", f"cannot be imported ({error}); {use}", advice, needed=not _has_gpu())
+
+
+def _has_gpu() -> bool:
+    if not _is_installed("torch"):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _checkpoint() -> Finding:

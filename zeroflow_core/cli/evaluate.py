@@ -46,7 +46,7 @@ def evaluate(
         ),
     ] = "auto",
     device: Device = "auto",
-    engine: Engine = "reference",
+    engine: Engine = "fast",
     precision: Precision = "auto",
     log: Annotated[list[str] | None, typer.Option(help="Only this log; give it again for more.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes whole logs.")] = 1,

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from zeroflow_core.cli.options import Checkpoint, Device, Seed, TeacherConfiguration, check_folder
+from zeroflow_core.cli.options import Checkpoint, Device, Engine, Precision, Seed, TeacherConfiguration, check_folder
 from zeroflow_core.errors import ZeroFlowError
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def flow(
         ),
     ] = "auto",
     device: Device = "auto",
+    engine: Engine = "fast",
+    precision: Precision = "auto",
     topic: Annotated[str | None, typer.Option(help="Of a bag with several: its clouds.")] = None,
     odometry: Annotated[str | None, typer.Option(help="Of a bag with several: its odometry.")] = None,
     interval: Annotated[
@@ -102,6 +104,8 @@ def flow(
         checkpoint=checkpoint,
         ground=found.usual_ground if ground == "auto" else ground,
         device=device,
+        engine=engine,
+        precision=precision,
         teacher_config=teacher_config,
         seed=seed,
     )

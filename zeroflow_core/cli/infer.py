@@ -20,7 +20,7 @@ def infer(
         str, typer.Option(help="A published .ckpt, a .safetensors, or 'default'.")
     ] = "default",
     device: Device = "auto",
-    engine: Engine = "reference",
+    engine: Engine = "fast",
     precision: Precision = "auto",
 ) -> None:
     """Estimate the flow of every point of PC0 towards PC1.
@@ -42,4 +42,5 @@ def infer(
     valid = ~np.isnan(flow[:, 0])
     with new_file(out, "wb") as file:
         np.savez_compressed(file, flow=flow, valid=valid)
-    typer.echo(f"{out}: flow of {valid.sum()} of {len(valid)} points ({student.metadata['name']}, {student.device})")
+    how = f"{student.metadata['name']}, {student.engine}, {student.precision}, {student.device}"
+    typer.echo(f"{out}: flow of {valid.sum()} of {len(valid)} points ({how})")

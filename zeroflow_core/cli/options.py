@@ -18,8 +18,16 @@ Seed = Annotated[
     int, typer.Option(min=0, max=2**63 - 1, help="For nsfp and fastnsf: the same seed gives the same flow.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
-Engine = Annotated[str, typer.Option(help="reference: plain modules, the ones that train.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Engine = Annotated[
+    str, typer.Option(help="For the student: fast, or reference (plain modules, the ones that train); same weights.")
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="For the student: fp32, bf16, or auto (fast: bf16 where the device multiplies it, else fp32; reference: "
+        "fp32)."
+    ),
+]
 
 
 def check_file(out: Path, example: str) -> None:

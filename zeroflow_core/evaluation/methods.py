@@ -48,7 +48,7 @@ class Settings:
     labels: Path | None = None
     ground: str = "auto"
     device: str = "auto"
-    engine: str = "reference"
+    engine: str = "fast"
     precision: str = "auto"
     teacher_config: str = "fast"
     seed: int = 0
@@ -94,12 +94,12 @@ class StudentMethod:
             settings.checkpoint, settings.device, engine=settings.engine, precision=settings.precision
         )
         self._ground = _Ground(settings.ground, usual=self._student.metadata["ground"])
-        title = f"student {self._student.metadata['name']}"
-        self.name = f"{title} ({self._student.precision}, {self._student.device}, ground: {self._ground})"
+        how = f"{self._student.engine}, {self._student.precision}, {self._student.device}, ground: {self._ground}"
+        self.name = f"student {self._student.metadata['name']} ({how})"
         self.identity = {
             "checkpoint's sha256": digest(checkpoint_file(settings.checkpoint)),
             "ground": settings.ground,
-            "engine": settings.engine,
+            "engine": self._student.engine,
             "precision": self._student.precision,
         }
 
