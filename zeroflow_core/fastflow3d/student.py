@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from zeroflow_core.devices import choose_device
+from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.checkpoint import load_model
+from zeroflow_core.fastflow3d.engine.fold import dense_macs
 from zeroflow_core.fastflow3d.model import FastFlow3D
 
-ENGINES = ("reference",)
-PRECISIONS = ("auto", "fp32", "bf16")
+ENGINES = ("fast", "reference")
 
 
 class Student:
@@ -22,14 +22,25 @@ class Student:
 
     device:    'cpu' or 'cuda[:n]'
     precision: 'fp32' or 'bf16'
+    engine:    'fast' (zeroflow_core.fastflow3d.engine) or 'reference': the modules as they are
     metadata:  plain data of the checkpoint: name, ground rule, interval_s, …
+    network:   what computes; the fast ones keep weights of their own, taken from the model now
     """
 
-    def __init__(self, model: FastFlow3D, metadata: dict[str, Any], device: str, precision: str = "fp32") -> None:
-        self.model = model.eval().to(device)
+    def __init__(
+        self,
+        model: FastFlow3D,
+        metadata: dict[str, Any],
+        device: str,
+        precision: str = "fp32",
+        engine: str = "reference",
+    ) -> None:
+        self.model = model.eval().to(device if engine == "reference" else "cpu")
         self.metadata = metadata
         self.device = device
         self.precision = precision
+        self.engine = engine
+        self.network = _network(engine, device)(self.model, precision, device)
 
     def flow(self, pc0: np.ndarray | torch.Tensor, pc1: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """Residual flow of pc0's points towards pc1, both clouds in one frame and without ground.
@@ -41,38 +52,73 @@ class Student:
         Raises:
             ValueError: a cloud that is not (N,3).
         """
-        clouds = [self._to_device(pc0, "pc0"), self._to_device(pc1, "pc1")]
-        flow = torch.full((len(clouds[0]), 3), torch.nan, device=self.device)
+        for cloud, name in ((pc0, "pc0"), (pc1, "pc1")):
+            if cloud.ndim != 2 or cloud.shape[1] != 3:
+                raise ValueError(f"{name} must be (N, 3), got {tuple(cloud.shape)}")
+        return self.network.flow(pc0, pc1)
+
+
+class Reference:
+    """The modules as they are, which are the ones that train."""
+
+    def __init__(self, model: FastFlow3D, precision: str, device: str) -> None:
+        """precision: 'fp32', or 'bf16': convolutions in bfloat16"""
+        self._model = model
+        self._precision = precision
+        self._device = device
+
+    def flow(self, pc0: np.ndarray | torch.Tensor, pc1: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        """As Student.flow."""
+        clouds = [self._to_device(pc0), self._to_device(pc1)]
+        flow = torch.full((len(clouds[0]), 3), torch.nan, device=self._device)
         # cuDNN otherwise rounds fp32 convolutions to tf32, and parity is lost.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            ((estimate, index),) = self.model([clouds[0]], [clouds[1]], bf16=self.precision == "bf16")
+            ((estimate, index),) = self._model([clouds[0]], [clouds[1]], bf16=self._precision == "bf16")
             flow[index] = estimate
         return flow if isinstance(pc0, torch.Tensor) else flow.cpu().numpy()
 
-    def _to_device(self, cloud: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
-        if cloud.ndim != 2 or cloud.shape[1] != 3:
-            raise ValueError(f"{name} must be (N, 3), got {tuple(cloud.shape)}")
+    def _to_device(self, cloud: np.ndarray | torch.Tensor) -> torch.Tensor:
         if isinstance(cloud, np.ndarray):
             cloud = torch.from_numpy(np.ascontiguousarray(cloud, dtype=np.float32))
-        return cloud.to(self.device, torch.float32)
+        return cloud.to(self._device, torch.float32)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a call's convolutions."""
+        return 2 * dense_macs(self._model.config)
 
 
 def load_student(
-    path: str | Path = "default", device: str = "auto", engine: str = "reference", precision: str = "auto"
+    path: str | Path = "default", device: str = "auto", engine: str = "fast", precision: str = "auto"
 ) -> Student:
     """The student stored at `path` (a ``.ckpt``, a ``.safetensors`` or ``default``), ready on `device`.
 
     device:    ``auto`` (CUDA where there is a GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:n``
-    engine:    ``reference``: plain modules, the ones that train
-    precision: ``fp32``, ``bf16`` (convolutions in bfloat16) or ``auto`` (fp32)
+    engine:    ``fast``, or ``reference``: plain modules, the ones that train
+    precision: ``fp32``, ``bf16`` (factors of products in bfloat16) or ``auto``: for the fast engine bf16 where the
+               device multiplies it, else fp32
 
     Raises:
         ZeroFlowError: a checkpoint that cannot be used (see load_model), or a device that is not there.
     """
     if engine not in ENGINES:
-        raise ZeroFlowError(f"engine '{engine}' does not exist yet; choose one of: {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise ZeroFlowError(f"precision '{precision}' is unknown; choose one of: {', '.join(PRECISIONS)}")
+        raise ZeroFlowError(f"engine '{engine}' is unknown; choose one of: {', '.join(ENGINES)}")
     device = choose_device(device)
+    chosen = choose_precision(precision, device)
+    if precision == "auto" and engine == "reference":
+        chosen = "fp32"
     model, metadata = load_model(path)
-    return Student(model, metadata, device, "fp32" if precision == "auto" else precision)
+    return Student(model, metadata, device, chosen, engine)
+
+
+def _network(engine: str, device: str) -> type:
+    # numba and triton take a second to import: only where they are used.
+    if engine == "reference":
+        return Reference
+    if torch.device(device).type == "cuda":
+        from zeroflow_core.fastflow3d.engine.cuda import CudaEngine
+
+        return CudaEngine
+    from zeroflow_core.fastflow3d.engine.cpu.engine import CpuEngine
+
+    return CpuEngine

@@ -1,0 +1,87 @@
+"""The decoder's finest level as one product per pillar.
+
+From the coarse map and the canvases to the head's first layer everything is linear, so what a pillar reads within
+three cells becomes one row of a matrix: of the coarse map 5×5 cells, of both canvases 7×7. The matrix depends on the
+pillar's parity (bilinear upsampling) and, within three cells of the border, on what lies beyond: convolutions pad
+every map with zeros, also those between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroflow_core.fastflow3d.engine.fold import Folded
+
+
+@dataclass(frozen=True)
+class WindowProducts:
+    """With n kinds of rows (and as many of columns):
+
+    kind:   (cells,) int32: of each row of pillars, and of each column
+    weight: (n·n, 25·L + 49·2C, K) float64 for kind of row · n + kind of column; L channels of the coarse map, once its
+            1×1 convolution is done, and C of each canvas, pc0's first
+    bias:   (n·n, K) float64
+    """
+
+    kind: np.ndarray
+    weight: Tensor
+    bias: Tensor
+
+
+@torch.no_grad()
+def compose(folded: Folded) -> WindowProducts:
+    """The coarse map must be padded by two cells: the first repeats its border, the second is never weighed."""
+    level, last, cells = folded.levels[-1], folded.last, folded.config.cells
+    at = np.arange(cells)[:, None] + np.arange(-3, 4)
+    inside = (at >= 0) & (at < cells)
+    keys = np.column_stack([inside, np.arange(cells) % 2])
+    kinds, kind = np.unique(keys, axis=0, return_inverse=True)
+    n = len(kinds)
+    valid = torch.from_numpy(kinds[:, :7].astype(np.float64))
+    up = torch.from_numpy(np.stack([_upsampling(int(parity)) for parity in kinds[:, 7]]))
+    mask = (valid[:, None, :, None] * valid[None, :, None, :]).reshape(n * n, 1, 1, 7, 7)
+
+    # Backwards from one pillar: how much each cell of each map counts, those outside the grid not at all.
+    outputs, channels = last.weight.shape[:2]
+    after_out = last.weight.double() * mask[..., 2:5, 2:5]
+    after_join = _pulled_back(after_out, level.out.weight) * mask[..., 1:6, 1:6]
+    before_join = _pulled_back(after_join, level.join.weight) * mask
+    wide = level.coarse.weight.shape[0]
+    upsampled, lateral = before_join.split([wide, before_join.shape[2] - wide], dim=2)
+    by_row = up.repeat_interleave(n, dim=0)
+    by_column = up.repeat(n, 1, 1)
+    coarse = torch.einsum("nkcyx,nyi,nxj->nijck", upsampled, by_row, by_column)
+    canvas = torch.einsum("nkcyx,cd->nyxdk", lateral, level.lateral.weight[:, :, 0, 0].double())
+    canvas[:, 3, 3] += folded.canvas.double().T
+    bias = (
+        folded.bias.double()
+        + last.bias.double()
+        + torch.einsum("nkcyx,c->nk", after_out, level.out.bias.double())
+        + torch.einsum("nkcyx,c->nk", after_join, level.join.bias.double())
+        + torch.einsum("nkcyx,c->nk", lateral, level.lateral.bias.double())
+    )
+    weight = torch.cat([coarse.reshape(n * n, -1, outputs), canvas.reshape(n * n, -1, outputs)], dim=1)
+    return WindowProducts(kind.reshape(-1).astype(np.int32), weight, bias)
+
+
+def _pulled_back(weights: Tensor, convolution: Tensor) -> Tensor:
+    """What a convolution's inputs count, from what its outputs do: (n,K,O,s,s) → (n,K,I,s+2,s+2)."""
+    n, outputs, _, size, _ = weights.shape
+    before = F.conv_transpose2d(weights.flatten(0, 1), convolution.double())
+    return before.reshape(n, outputs, -1, size + 2, size + 2)
+
+
+def _upsampling(parity: int) -> np.ndarray:
+    """(7,5): seven fine cells around one of that parity, from five coarse ones around the one it lies in."""
+    matrix = np.zeros((7, 5))
+    for r in range(7):
+        fine = parity - 3 + r  # counted from the first fine cell of the coarse one
+        near = fine // 2
+        matrix[r, near + 2] += 0.75
+        matrix[r, near + (1 if fine % 2 else -1) + 2] += 0.25
+    return matrix

@@ -1,0 +1,459 @@
+"""The CPU engine's inner loops, compiled by numba: everything around the matrix products.
+
+Maps are (slots, rows, columns, channels) float32 with one row and column of zeros on every side of the grid. What goes
+into a product and comes out of it is float32, or bfloat16 as its upper 16 bits in uint16. Loops run over blocks of
+channels in a scratch array small enough for the first cache; its constant offsets let them become vector instructions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload, register_jitable
+
+from zeroflow_core.fastflow3d.engine.cpu.winograd import A as _A
+from zeroflow_core.fastflow3d.engine.cpu.winograd import B as _B
+
+BLOCK = 32  # channels
+SCRATCH = 2 * 36 * BLOCK
+_LOOSE = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+# Cells are found by IEEE division and comparisons with NaN.
+_STRICT = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+def _erf_over_z() -> np.ndarray:
+    """Coefficients of erf(z)/z in s = z²/8 − 1 for |z| ≤ 4, to 1e-8; at 4 erf is 1 within float32."""
+    s = np.cos(np.linspace(0, np.pi, 400))
+    z = np.sqrt(8 * (s + 1))
+    values = [math.erf(v) / v if v > 1e-9 else 2 / math.sqrt(math.pi) for v in z]
+    chebyshev = np.polynomial.chebyshev.Chebyshev.fit(s, values, 14, domain=[-1, 1])
+    return np.polynomial.chebyshev.cheb2poly(chebyshev.coef)
+
+
+_E = tuple(np.float32(c) for c in _erf_over_z())
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9, _E10, _E11, _E12, _E13, _E14 = _E
+_HALF, _ONE, _ROOT_HALF, _EIGHTH, _LIMIT = (np.float32(v) for v in (0.5, 1.0, 0.5**0.5, 0.125, 16.0))
+
+
+@register_jitable
+def _gelu(x):
+    z = x * _ROOT_HALF
+    s = min(z * z, _LIMIT) * _EIGHTH - _ONE
+    p = _E14
+    p = p * s + _E13
+    p = p * s + _E12
+    p = p * s + _E11
+    p = p * s + _E10
+    p = p * s + _E9
+    p = p * s + _E8
+    p = p * s + _E7
+    p = p * s + _E6
+    p = p * s + _E5
+    p = p * s + _E4
+    p = p * s + _E3
+    p = p * s + _E2
+    p = p * s + _E1
+    p = p * s + _E0
+    erf = min(max(z * p, -_ONE), _ONE)
+    return _HALF * x * (_ONE + erf)
+
+
+def _pack(value, array):
+    """A float32 as the elements of `array` are kept."""
+
+
+@overload(_pack, inline="always")
+def _pack_for(value, array):
+    if array.dtype is types.uint16:
+
+        def half(value, array):
+            bits = np.float32(value).view(np.uint32)
+            return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+        return half
+    return lambda value, array: value
+
+
+def _unpack(value):
+    """An element of a product as float32."""
+
+
+@overload(_unpack, inline="always")
+def _unpack_for(value):
+    if value is types.uint16:
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    return lambda value: value
+
+
+_a, _b = np.float32(_A), np.float32(_B)
+_a2, _b2, _ab, _sum = (np.float32(v) for v in (_A**2, _B**2, (_A * _B) ** 2, _A**2 + _B**2))
+_a3, _b3 = np.float32(_A**3), np.float32(_B**3)
+
+
+@njit(**_LOOSE)
+def patches_to_frequencies(maps, slot, tiles, first, count, out, channel, scratch):
+    """Bᵀ d B of the 6×6 patches around tiles[first:first+count], all channels of the map.
+
+    slot:  of the maps, or -1: the tile's own;  tiles: (n,3) int32: slot, row, column
+    out:   (36,T,·) receives them at rows 0… and channels `channel`…
+    """
+    channels = maps.shape[3]
+    for t in range(count):
+        s = tiles[first + t, 0] if slot < 0 else slot
+        y, x = 4 * tiles[first + t, 1], 4 * tiles[first + t, 2]
+        for low in range(0, channels, BLOCK):
+            n = min(BLOCK, channels - low)
+            for r in range(6):
+                for k in range(6):
+                    source = maps[s, y + r, x + k, low : low + n]
+                    for c in range(n):
+                        scratch[k * BLOCK + c] = source[c]
+                at = 36 * BLOCK + r * 6 * BLOCK
+                row = scratch[at : at + 6 * BLOCK]
+                for c in range(BLOCK):
+                    d0, d1, d2 = scratch[c], scratch[BLOCK + c], scratch[2 * BLOCK + c]
+                    d3, d4, d5 = scratch[3 * BLOCK + c], scratch[4 * BLOCK + c], scratch[5 * BLOCK + c]
+                    e1, o1 = d4 - _b2 * d2, _a * (d3 - _b2 * d1)
+                    e2, o2 = d4 - _a2 * d2, _b * (d3 - _a2 * d1)
+                    row[c] = _ab * d0 - _sum * d2 + d4
+                    row[BLOCK + c] = e1 + o1
+                    row[2 * BLOCK + c] = e1 - o1
+                    row[3 * BLOCK + c] = e2 + o2
+                    row[4 * BLOCK + c] = e2 - o2
+                    row[5 * BLOCK + c] = _ab * d1 - _sum * d3 + d5
+            for k in range(6):
+                column = scratch[(36 + k) * BLOCK :]
+                for c in range(BLOCK):
+                    d0, d1, d2 = column[c], column[6 * BLOCK + c], column[12 * BLOCK + c]
+                    d3, d4, d5 = column[18 * BLOCK + c], column[24 * BLOCK + c], column[30 * BLOCK + c]
+                    e1, o1 = d4 - _b2 * d2, _a * (d3 - _b2 * d1)
+                    e2, o2 = d4 - _a2 * d2, _b * (d3 - _a2 * d1)
+                    scratch[c] = _ab * d0 - _sum * d2 + d4
+                    scratch[BLOCK + c] = e1 + o1
+                    scratch[2 * BLOCK + c] = e1 - o1
+                    scratch[3 * BLOCK + c] = e2 + o2
+                    scratch[4 * BLOCK + c] = e2 - o2
+                    scratch[5 * BLOCK + c] = _ab * d1 - _sum * d3 + d5
+                for i in range(6):
+                    target = out[6 * i + k, t, channel + low : channel + low + n]
+                    values = scratch[i * BLOCK : i * BLOCK + n]
+                    for c in range(n):
+                        target[c] = _pack(values[c], out)
+
+
+@njit(**_LOOSE)
+def frequencies_to_tiles(products, tiles, first, count, bias, gelu, size, maps, pad, scratch):
+    """Aᵀ M A + bias (and GELU) into tiles[first:first+count] of the maps.
+
+    products: (36,T,O);  bias: (3,3,O), by first, inner, last row and column of the grid
+    size:     of the grid: what a tile has beyond is not written;  pad: rows and columns before the grid
+    """
+    channels = products.shape[2]
+    for t in range(count):
+        s, y, x = tiles[first + t, 0], 4 * tiles[first + t, 1], 4 * tiles[first + t, 2]
+        for low in range(0, channels, BLOCK):
+            n = min(BLOCK, channels - low)
+            for k in range(6):
+                for i in range(6):
+                    source = products[6 * i + k, t, low : low + n]
+                    for c in range(n):
+                        scratch[i * BLOCK + c] = _unpack(source[c])
+                column = scratch[(36 + k) * BLOCK :]
+                for c in range(BLOCK):
+                    m0, m5 = scratch[c], scratch[5 * BLOCK + c]
+                    s1, d1 = scratch[BLOCK + c] + scratch[2 * BLOCK + c], scratch[BLOCK + c] - scratch[2 * BLOCK + c]
+                    s2 = scratch[3 * BLOCK + c] + scratch[4 * BLOCK + c]
+                    d2 = scratch[3 * BLOCK + c] - scratch[4 * BLOCK + c]
+                    column[c] = m0 + s1 + s2
+                    column[6 * BLOCK + c] = _a * d1 + _b * d2
+                    column[12 * BLOCK + c] = _a2 * s1 + _b2 * s2
+                    column[18 * BLOCK + c] = _a3 * d1 + _b3 * d2 + m5
+            for i in range(min(4, size - y)):
+                row = scratch[(36 + 6 * i) * BLOCK :]
+                for c in range(BLOCK):
+                    m0, m5 = row[c], row[5 * BLOCK + c]
+                    s1, d1 = row[BLOCK + c] + row[2 * BLOCK + c], row[BLOCK + c] - row[2 * BLOCK + c]
+                    s2, d2 = row[3 * BLOCK + c] + row[4 * BLOCK + c], row[3 * BLOCK + c] - row[4 * BLOCK + c]
+                    scratch[c] = m0 + s1 + s2
+                    scratch[BLOCK + c] = _a * d1 + _b * d2
+                    scratch[2 * BLOCK + c] = _a2 * s1 + _b2 * s2
+                    scratch[3 * BLOCK + c] = _a3 * d1 + _b3 * d2 + m5
+                of_row = _side(y + i, size)
+                for k in range(min(4, size - x)):
+                    shift = bias[of_row, _side(x + k, size), low : low + n]
+                    target = maps[s, y + i + pad, x + k + pad, low : low + n]
+                    values = scratch[k * BLOCK : k * BLOCK + n]
+                    if gelu:
+                        for c in range(n):
+                            target[c] = _gelu(values[c] + shift[c])
+                    else:
+                        for c in range(n):
+                            target[c] = values[c] + shift[c]
+
+
+@register_jitable
+def _side(at, size):
+    if at == 0:
+        return 0
+    return 2 if at == size - 1 else 1
+
+
+@njit(**_LOOSE)
+def upsampled_to_frequencies(coarse, pad, rows, tiles, first, count, out, channel, scratch):
+    """As patches_to_frequencies, of the coarse map bilinearly upsampled to twice its size.
+
+    coarse: (H + 2 pad, W + 2 pad, C);  rows: (tiles of a column,6,4), see upsampled_input_matrices
+    """
+    height, width, channels = coarse.shape[0] - 2 * pad, coarse.shape[1] - 2 * pad, coarse.shape[2]
+    for t in range(count):
+        ty, tx = tiles[first + t, 1], tiles[first + t, 2]
+        down, across = rows[ty], rows[tx]
+        for low in range(0, channels, BLOCK):
+            n = min(BLOCK, channels - low)
+            for r in range(4):
+                y = min(max(2 * ty - 1 + r, 0), height - 1) + pad
+                for k in range(4):
+                    x = min(max(2 * tx - 1 + k, 0), width - 1) + pad
+                    source = coarse[y, x, low : low + n]
+                    for c in range(n):
+                        scratch[k * BLOCK + c] = source[c]
+                at = (36 + 6 * r) * BLOCK
+                for k in range(6):
+                    f0, f1, f2, f3 = across[k, 0], across[k, 1], across[k, 2], across[k, 3]
+                    row = scratch[at + k * BLOCK : at + (k + 1) * BLOCK]
+                    for c in range(BLOCK):
+                        row[c] = (f0 * scratch[c] + f1 * scratch[BLOCK + c]) + (
+                            f2 * scratch[2 * BLOCK + c] + f3 * scratch[3 * BLOCK + c]
+                        )
+            for i in range(6):
+                f0, f1, f2, f3 = down[i, 0], down[i, 1], down[i, 2], down[i, 3]
+                for k in range(6):
+                    column = scratch[(36 + k) * BLOCK :]
+                    for c in range(BLOCK):
+                        scratch[c] = (f0 * column[c] + f1 * column[6 * BLOCK + c]) + (
+                            f2 * column[12 * BLOCK + c] + f3 * column[18 * BLOCK + c]
+                        )
+                    target = out[6 * i + k, t, channel + low : channel + low + n]
+                    for c in range(n):
+                        target[c] = _pack(scratch[c], out)
+
+
+@njit(**_STRICT)
+def find_pillars(points, minimum, size, cells, ids, pillar_of, offsets, cell_of, sums, counts):
+    """Assign points to pillars, numbered as they are met. Returns how many pillars there are.
+
+    points: (N,3);  minimum, size: (3,) float32;  ids: (cells + 6, cells + 6) int32, -1 everywhere; receives numbers
+    pillar_of: (N,) int32, receives -1 for points outside;  offsets: (N,3), from the pillar's centre
+    cell_of:   (P,) int32, y · cells + x;  sums: (P,3) float64 of the points' coordinates, counts: (P,)
+    """
+    found = 0
+    for i in range(len(points)):
+        x = np.floor((points[i, 0] - minimum[0]) / size[0])
+        y = np.floor((points[i, 1] - minimum[1]) / size[1])
+        z = np.floor((points[i, 2] - minimum[2]) / size[2])
+        if not (x >= 0 and x < cells and y >= 0 and y < cells and z == 0):
+            pillar_of[i] = -1
+            continue
+        column, row = int(x), int(y)
+        pillar = ids[row + 3, column + 3]
+        if pillar < 0:
+            pillar = found
+            found += 1
+            ids[row + 3, column + 3] = pillar
+            cell_of[pillar] = row * cells + column
+            sums[pillar] = 0
+            counts[pillar] = 0
+        pillar_of[i] = pillar
+        counts[pillar] += 1
+        for k in range(3):
+            position = x if k == 0 else (y if k == 1 else z)
+            sums[pillar, k] += points[i, k]
+            offsets[i, k] = points[i, k] - (position * size[k] + minimum[k] + size[k] / np.float32(2))
+    return found
+
+
+@njit(**_LOOSE)
+def pillar_features(points, minimum, size, cells, pillar_of, cell_of, sums, counts, weight, bias, features):
+    """Nine features of each point → Linear (with its batch norm) → ReLU → mean over the pillar, (P,C).
+
+    weight: (9,C);  the rest as in find_pillars
+    """
+    channels = features.shape[1]
+    pillars = len(features)
+    for p in range(pillars):
+        for c in range(channels):
+            features[p, c] = 0
+    hidden = np.empty(channels, np.float32)
+    nine = np.empty(9, np.float32)
+    for i in range(len(points)):
+        p = pillar_of[i]
+        if p < 0:
+            continue
+        for k in range(3):
+            cell = 0
+            if k == 0:
+                cell = cell_of[p] % cells
+            elif k == 1:
+                cell = cell_of[p] // cells
+            centre = np.float32(cell) * size[k] + (size[k] / np.float32(2) + minimum[k])
+            nine[k] = points[i, k]
+            nine[3 + k] = points[i, k] - np.float32(sums[p, k] / counts[p])
+            nine[6 + k] = points[i, k] - centre
+        for c in range(channels):
+            hidden[c] = bias[c]
+        for k in range(9):
+            feature = nine[k]
+            of_feature = weight[k]
+            for c in range(channels):
+                hidden[c] += feature * of_feature[c]
+        row = features[p]
+        for c in range(channels):
+            row[c] += max(hidden[c], np.float32(0))
+    for p in range(pillars):
+        share = np.float32(1) / np.float32(counts[p])
+        row = features[p]
+        for c in range(channels):
+            row[c] *= share
+
+
+@njit(**_LOOSE)
+def pillars_around(ids, features, sites, first, count, out):
+    """The 3×3 cells around (2y, 2x) of each site → rows (9 C), zero where there is no pillar.
+
+    ids: (slots, cells + 6, cells + 6);  features: (slots,P,C);  sites: (n,3) int32: slot, y, x
+    """
+    channels = features.shape[2]
+    zero = np.float32(0)
+    for t in range(count):
+        s, y, x = sites[first + t, 0], 2 * sites[first + t, 1] + 2, 2 * sites[first + t, 2] + 2
+        for k in range(9):
+            pillar = ids[s, y + k // 3, x + k % 3]
+            target = out[t, k * channels : (k + 1) * channels]
+            if pillar < 0:
+                for c in range(channels):
+                    target[c] = _pack(zero, out)
+            else:
+                source = features[s, pillar]
+                for c in range(channels):
+                    target[c] = _pack(source[c], out)
+
+
+@njit(**_LOOSE)
+def map_around(maps, sites, first, count, out):
+    """The 3×3 cells around (2y, 2x) of each site → rows (9 C)."""
+    channels = maps.shape[3]
+    for t in range(count):
+        s, y, x = sites[first + t, 0], 2 * sites[first + t, 1], 2 * sites[first + t, 2]
+        for r in range(3):
+            for k in range(3):
+                source = maps[s, y + r, x + k]
+                target = out[t, (3 * r + k) * channels : (3 * r + k + 1) * channels]
+                for c in range(channels):
+                    target[c] = _pack(source[c], out)
+
+
+@njit(**_LOOSE)
+def both_at(maps, slot0, slot1, sites, first, count, out):
+    """Both clouds' values at each site → rows (2 C), pc0's first."""
+    channels = maps.shape[3]
+    for t in range(count):
+        y, x = sites[first + t, 1] + 1, sites[first + t, 2] + 1
+        for which in range(2):
+            source = maps[slot1 if which else slot0, y, x]
+            target = out[t, which * channels : (which + 1) * channels]
+            for c in range(channels):
+                target[c] = _pack(source[c], out)
+
+
+@njit(**_LOOSE)
+def rows_to_sites(rows, sites, first, count, bias, gelu, maps, pad):
+    """Rows (n,O) + bias (and GELU) to the maps at their sites."""
+    channels = rows.shape[1]
+    for t in range(count):
+        source = rows[t]
+        target = maps[sites[first + t, 0], sites[first + t, 1] + pad, sites[first + t, 2] + pad]
+        if gelu:
+            for c in range(channels):
+                target[c] = _gelu(_unpack(source[c]) + bias[c])
+        else:
+            for c in range(channels):
+                target[c] = _unpack(source[c]) + bias[c]
+
+
+@njit(**_LOOSE)
+def fill_tiles(maps, tiles, first, count, size, pad, values, where):
+    """Values of an empty grid to whole tiles of the maps: values[where[y], where[x]]."""
+    for t in range(first, first + count):
+        s, y0, x0 = tiles[t, 0], 4 * tiles[t, 1], 4 * tiles[t, 2]
+        for y in range(y0, min(y0 + 4, size)):
+            for x in range(x0, min(x0 + 4, size)):
+                maps[s, y + pad, x + pad] = values[where[y], where[x]]
+
+
+@njit(**_LOOSE)
+def windows(coarse, ids, features, slot0, slot1, cells, cell_of, order, first, count, out):
+    """What the finest level reads for each pillar → rows: 5×5 of the coarse map, 7×7 of both canvases.
+
+    coarse: padded by 2;  order: (P,) which pillars, in rows first…
+    """
+    wide, channels = coarse.shape[2], features.shape[2]
+    zero = np.float32(0)
+    for t in range(count):
+        cell = cell_of[order[first + t]]
+        y, x = cell // cells, cell % cells
+        row = out[t]
+        for r in range(5):
+            for k in range(5):
+                source = coarse[y // 2 + r, x // 2 + k]
+                target = row[(5 * r + k) * wide : (5 * r + k + 1) * wide]
+                for c in range(wide):
+                    target[c] = _pack(source[c], out)
+        for r in range(7):
+            for k in range(7):
+                for which in range(2):
+                    s = slot1 if which else slot0
+                    pillar = ids[s, y + r, x + k]
+                    at = 25 * wide + ((7 * r + k) * 2 + which) * channels
+                    target = row[at : at + channels]
+                    if pillar < 0:
+                        for c in range(channels):
+                            target[c] = _pack(zero, out)
+                    else:
+                        source = features[s, pillar]
+                        for c in range(channels):
+                            target[c] = _pack(source[c], out)
+
+
+@njit(**_LOOSE)
+def rows_to_pillars(rows, order, first, count, bias, out):
+    """Rows (n,K) + bias to their pillars in out (P,K)."""
+    for t in range(count):
+        source, target = rows[t], out[order[first + t]]
+        for c in range(len(target)):
+            target[c] = _unpack(source[c]) + bias[c]
+
+
+@njit(**_LOOSE)
+def head(pillar_of, offsets, hidden, by_offset, weight, bias, first, last, flow):
+    """GELU(hidden of the point's pillar + by_offsetᵀ · offset) · weight + bias → flow; NaN outside.
+
+    hidden: (P,K), the first layer's bias in it;  by_offset: (3,K);  weight: (K,3);  flow: (N,3)
+    """
+    width = hidden.shape[1]
+    active = np.empty(width, np.float32)
+    for i in range(first, last):
+        pillar = pillar_of[i]
+        if pillar < 0:
+            flow[i] = np.nan
+            continue
+        of_pillar = hidden[pillar]
+        x, y, z = offsets[i, 0], offsets[i, 1], offsets[i, 2]
+        for c in range(width):
+            active[c] = _gelu(of_pillar[c] + x * by_offset[0, c] + y * by_offset[1, c] + z * by_offset[2, c])
+        for k in range(3):
+            total = bias[k]
+            for c in range(width):
+                total += active[c] * weight[c, k]
+            flow[i, k] = total
