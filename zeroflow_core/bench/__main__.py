@@ -10,6 +10,7 @@ from rich.text import Text
 
 from zeroflow_core.bench.realism import realism
 from zeroflow_core.bench.simulation import simulation
+from zeroflow_core.bench.student import student
 from zeroflow_core.bench.teacher import teacher
 from zeroflow_core.errors import ZeroFlowError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(realism)
 app.command()(simulation)
+app.command()(student)
 app.command()(teacher)
 
 
