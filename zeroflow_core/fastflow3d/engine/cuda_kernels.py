@@ -17,20 +17,28 @@ _WITH_CHANNELS = 64
 _ELEMENTS = 1024
 _PIXELS, _CHANNELS = 32, 64
 # No fused multiply-adds: points are in the very pillars that plain PyTorch puts them into.
-_OPTIONS = {"enable_fp_fusion": False}
+_OPTIONS = {"num_stages": 1, "enable_fp_fusion": False}
 
 
-def sum_points(points: Tensor, grid: Grid, sums: Tensor) -> None:
-    capacity = points.shape[1]
-    _sum_kernel[triton.cdiv(capacity, _POINTS), 2](points, capacity, *grid, sums, POINTS=_POINTS, **_OPTIONS)
+def locate(points: Tensor, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
+    clouds, capacity, _ = points.shape
+    pillars = torch.empty(clouds, capacity, dtype=torch.int32, device=points.device)
+    offsets = torch.empty_like(points)
+    _locate_kernel[triton.cdiv(capacity, _POINTS), clouds](
+        points, capacity, *grid, pillars, offsets, sums, POINTS=_POINTS, **_OPTIONS
+    )
+    return pillars, offsets
 
 
-def embed(points: Tensor, grid: Grid, sums: Tensor, layers: PointLayers, embedded: Tensor) -> None:
-    capacity, channels = points.shape[1], embedded.shape[1]
-    _embed_kernel[triton.cdiv(capacity, _WITH_CHANNELS), 2](
+def embed(
+    points: Tensor, pillars: Tensor, offsets: Tensor, sums: Tensor, layers: PointLayers, embedded: Tensor
+) -> None:
+    rows, channels = pillars.numel(), embedded.shape[1]
+    _embed_kernel[(triton.cdiv(rows, _WITH_CHANNELS),)](
         points,
-        capacity,
-        *grid,
+        pillars,
+        offsets,
+        rows,
         sums,
         layers.embed,
         layers.embed_bias,
@@ -72,15 +80,16 @@ def decoder_input(coarse: Tensor, maps: Tensor) -> Tensor:
     return joined.permute(0, 3, 1, 2)
 
 
-def head(points: Tensor, grid: Grid, motion: Tensor, canvases: Tensor, layers: PointLayers, flow: Tensor) -> None:
+def head(pillars: Tensor, offsets: Tensor, motion: Tensor, canvases: Tensor, layers: PointLayers, flow: Tensor) -> None:
     motion, canvases = _channels_last(motion), _channels_last(canvases)
-    capacity, channels = len(points), canvases.shape[3]
-    _head_kernel[(triton.cdiv(capacity, _WITH_CHANNELS),)](
-        points,
-        capacity,
-        *grid,
+    channels = canvases.shape[3]
+    _head_kernel[(triton.cdiv(len(flow), _WITH_CHANNELS),)](
+        pillars,
+        offsets,
+        len(flow),
         motion,
         canvases,
+        motion.shape[1],
         channels,
         layers.canvas,
         layers.offsets,
@@ -102,14 +111,13 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _locate(points, rows, capacity, low, size, cells):
-    """x, y, z of a cloud's points, which of them are inside, their column, row and offsets; for those outside, column,
-    row and offsets mean nothing."""
-    point = points + rows * 3
+def _locate_kernel(points, capacity, low, size, cells, pillars, offsets, sums, POINTS: tl.constexpr):
+    rows, cloud = tl.program_id(0) * POINTS + tl.arange(0, POINTS), tl.program_id(1)
     within = rows < capacity
-    x = tl.load(point, mask=within, other=float("nan"))
-    y = tl.load(point + 1, mask=within, other=float("nan"))
-    z = tl.load(point + 2, mask=within, other=float("nan"))
+    rows += cloud * capacity
+    x = tl.load(points + rows * 3, mask=within, other=float("nan"))
+    y = tl.load(points + rows * 3 + 1, mask=within, other=float("nan"))
+    z = tl.load(points + rows * 3 + 2, mask=within, other=float("nan"))
     low_x, low_y, low_z = tl.load(low), tl.load(low + 1), tl.load(low + 2)
     size_x, size_y, size_z = tl.load(size), tl.load(size + 1), tl.load(size + 2)
     column = tl.floor(tl.div_rn(x - low_x, size_x))
@@ -117,31 +125,26 @@ def _locate(points, rows, capacity, low, size, cells):
     up = tl.floor(tl.div_rn(z - low_z, size_z))
     inside = (column >= 0) & (column < cells) & (row >= 0) & (row < cells) & (up >= 0) & (up < 1)
     column, row = tl.where(inside, column, 0.0), tl.where(inside, row, 0.0)
-    x_offset = x - (column * size_x + (size_x * 0.5 + low_x))
-    y_offset = y - (row * size_y + (size_y * 0.5 + low_y))
-    z_offset = z - (size_z * 0.5 + low_z)
-    return x, y, z, inside, column.to(tl.int32), row.to(tl.int32), x_offset, y_offset, z_offset
-
-
-@triton.jit
-def _sum_kernel(points, capacity, low, size, cells, sums, POINTS: tl.constexpr):
-    rows, cloud = tl.program_id(0) * POINTS + tl.arange(0, POINTS), tl.program_id(1)
-    points += cloud * capacity * 3
-    x, y, z, inside, column, row, x_offset, y_offset, z_offset = _locate(points, rows, capacity, low, size, cells)
-    total = sums + ((cloud * cells + row) * cells + column) * 4
-    tl.atomic_add(total, x_offset, mask=inside, sem="relaxed")
-    tl.atomic_add(total + 1, y_offset, mask=inside, sem="relaxed")
-    tl.atomic_add(total + 2, z_offset, mask=inside, sem="relaxed")
-    tl.atomic_add(total + 3, tl.full((POINTS,), 1.0, tl.float32), mask=inside, sem="relaxed")
+    x -= column * size_x + (size_x * 0.5 + low_x)
+    y -= row * size_y + (size_y * 0.5 + low_y)
+    z -= size_z * 0.5 + low_z
+    pillar = (cloud * cells + row.to(tl.int32)) * cells + column.to(tl.int32)
+    tl.store(pillars + rows, tl.where(inside, pillar, -1), mask=within)
+    tl.store(offsets + rows * 3, x, mask=within)
+    tl.store(offsets + rows * 3 + 1, y, mask=within)
+    tl.store(offsets + rows * 3 + 2, z, mask=within)
+    tl.atomic_add(sums + pillar * 4, x, mask=inside, sem="relaxed")
+    tl.atomic_add(sums + pillar * 4 + 1, y, mask=inside, sem="relaxed")
+    tl.atomic_add(sums + pillar * 4 + 2, z, mask=inside, sem="relaxed")
+    tl.atomic_add(sums + pillar * 4 + 3, tl.full((POINTS,), 1.0, tl.float32), mask=inside, sem="relaxed")
 
 
 @triton.jit
 def _embed_kernel(
     points,
-    capacity,
-    low,
-    size,
-    cells,
+    pillars,
+    offsets,
+    row_count,
     sums,
     weight,
     bias,
@@ -150,29 +153,22 @@ def _embed_kernel(
     POINTS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    rows, cloud = tl.program_id(0) * POINTS + tl.arange(0, POINTS), tl.program_id(1)
-    points += cloud * capacity * 3
-    x, y, z, inside, column, row, x_offset, y_offset, z_offset = _locate(points, rows, capacity, low, size, cells)
-    pillar = (cloud * cells + row) * cells + column
-    total = sums + pillar * 4
-    count = tl.load(total + 3, mask=inside, other=1.0)
-    x_mean = tl.div_rn(tl.load(total, mask=inside, other=0.0), count)
-    y_mean = tl.div_rn(tl.load(total + 1, mask=inside, other=0.0), count)
-    z_mean = tl.div_rn(tl.load(total + 2, mask=inside, other=0.0), count)
-
+    rows = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
     channels = tl.arange(0, CHANNELS)
     used = channels < channel_count
-    weight += channels
-    feature = x[:, None] * tl.load(weight, mask=used, other=0.0)[None, :]
-    feature += y[:, None] * tl.load(weight + channel_count, mask=used, other=0.0)[None, :]
-    feature += z[:, None] * tl.load(weight + 2 * channel_count, mask=used, other=0.0)[None, :]
-    feature += (x_offset - x_mean)[:, None] * tl.load(weight + 3 * channel_count, mask=used, other=0.0)[None, :]
-    feature += (y_offset - y_mean)[:, None] * tl.load(weight + 4 * channel_count, mask=used, other=0.0)[None, :]
-    feature += (z_offset - z_mean)[:, None] * tl.load(weight + 5 * channel_count, mask=used, other=0.0)[None, :]
-    feature += x_offset[:, None] * tl.load(weight + 6 * channel_count, mask=used, other=0.0)[None, :]
-    feature += y_offset[:, None] * tl.load(weight + 7 * channel_count, mask=used, other=0.0)[None, :]
-    feature += z_offset[:, None] * tl.load(weight + 8 * channel_count, mask=used, other=0.0)[None, :]
-    feature += tl.load(bias + channels, mask=used, other=0.0)[None, :]
+    pillar = tl.load(pillars + rows, mask=rows < row_count, other=-1)
+    inside = pillar >= 0
+    total = sums + pillar * 4
+    count = tl.load(total + 3, mask=inside, other=1.0)
+    feature = tl.zeros((POINTS, CHANNELS), tl.float32) + tl.load(bias + channels, mask=used, other=0.0)[None, :]
+    for axis in tl.static_range(3):
+        point = tl.load(points + rows * 3 + axis, mask=inside, other=0.0)
+        offset = tl.load(offsets + rows * 3 + axis, mask=inside, other=0.0)
+        from_mean = offset - tl.div_rn(tl.load(total + axis, mask=inside, other=0.0), count)
+        of_axis = weight + axis * channel_count + channels
+        feature += point[:, None] * tl.load(of_axis, mask=used, other=0.0)[None, :]
+        feature += from_mean[:, None] * tl.load(of_axis + 3 * channel_count, mask=used, other=0.0)[None, :]
+        feature += offset[:, None] * tl.load(of_axis + 6 * channel_count, mask=used, other=0.0)[None, :]
     # Half of the features are below zero, for which ReLU adds nothing.
     adds = inside[:, None] & used[None, :] & (feature > 0)
     at = pillar.to(tl.int64)[:, None] * channel_count + channels[None, :]
@@ -260,13 +256,12 @@ def _load_pixels(image, pixels, channels, CHANNEL_COUNT: tl.constexpr, mask):
 
 @triton.jit
 def _head_kernel(
-    points,
+    pillars,
+    offsets,
     capacity,
-    low,
-    size,
-    cells,
     motion,
     canvases,
+    cells,
     channel_count,
     canvas_weight,
     offset_weight,
@@ -279,33 +274,33 @@ def _head_kernel(
     CHANNELS: tl.constexpr,
     HIDDEN: tl.constexpr,
 ):
-    rows = tl.program_id(0) * POINTS + tl.arange(0, POINTS)
-    x, y, z, inside, column, row, x_offset, y_offset, z_offset = _locate(points, rows, capacity, low, size, cells)
-    pillar = (row * cells + column).to(tl.int64)
-    units = tl.arange(0, HIDDEN)
+    rows, units = tl.program_id(0) * POINTS + tl.arange(0, POINTS), tl.arange(0, HIDDEN)
+    within = rows < capacity
+    pillar = tl.load(pillars + rows, mask=within, other=-1)
+    inside = pillar >= 0
+    here = inside[:, None]
 
-    hidden = tl.load(motion + pillar[:, None] * HIDDEN + units[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
-    rest_row = row - tl.minimum(tl.maximum(row - rest_side // 2, 0), cells - rest_side)
-    rest_column = column - tl.minimum(tl.maximum(column - rest_side // 2, 0), cells - rest_side)
-    hidden += tl.load(rest + (rest_row * rest_side + rest_column)[:, None] * HIDDEN + units[None, :])
-    offset_weight += units
-    hidden += x_offset[:, None] * tl.load(offset_weight)[None, :]
-    hidden += y_offset[:, None] * tl.load(offset_weight + HIDDEN)[None, :]
-    hidden += z_offset[:, None] * tl.load(offset_weight + 2 * HIDDEN)[None, :]
+    at = pillar.to(tl.int64)[:, None] * HIDDEN + units[None, :]
+    hidden = tl.load(motion + at, mask=here, other=0.0).to(tl.float32)
+    row, column = pillar // cells, pillar % cells
+    row -= tl.minimum(tl.maximum(row - rest_side // 2, 0), cells - rest_side)
+    column -= tl.minimum(tl.maximum(column - rest_side // 2, 0), cells - rest_side)
+    hidden += tl.load(rest + (row * rest_side + column)[:, None] * HIDDEN + units[None, :], mask=here, other=0.0)
+    for axis in tl.static_range(3):
+        offset = tl.load(offsets + rows * 3 + axis, mask=inside, other=0.0)
+        hidden += offset[:, None] * tl.load(offset_weight + axis * HIDDEN + units)[None, :]
     for cloud in tl.static_range(2):
-        canvas = canvases + (cloud * cells * cells + pillar) * channel_count
+        canvas = canvases + (pillar.to(tl.int64) + cloud * cells * cells) * channel_count
         weight = canvas_weight + cloud * channel_count * HIDDEN
         for first in range(0, channel_count, CHANNELS):
             channels = first + tl.arange(0, CHANNELS)
             used = channels < channel_count
-            mean = tl.load(canvas[:, None] + channels[None, :], mask=inside[:, None] & used[None, :], other=0.0)
+            mean = tl.load(canvas[:, None] + channels[None, :], mask=here & used[None, :], other=0.0)
             part = tl.load(weight + channels[:, None] * HIDDEN + units[None, :], mask=used[:, None], other=0.0)
             hidden = tl.dot(mean.to(tl.float32), part, hidden, input_precision="ieee")
 
     hidden = _gelu(hidden)
-    flow += rows * 3
-    within = rows < capacity
     for axis in tl.static_range(3):
-        weight = tl.load(out_weight + units * 3 + axis)
-        estimate = tl.sum(hidden * weight[None, :], axis=1) + tl.load(out_bias + axis)
-        tl.store(flow + axis, tl.where(inside, estimate, float("nan")), mask=within)
+        of_axis = tl.load(out_weight + units * 3 + axis)
+        estimate = tl.sum(hidden * of_axis[None, :], axis=1) + tl.load(out_bias + axis)
+        tl.store(flow + rows * 3 + axis, tl.where(inside, estimate, float("nan")), mask=within)

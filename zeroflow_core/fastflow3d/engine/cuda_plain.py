@@ -43,26 +43,35 @@ class PointLayers(NamedTuple):
     out_bias: Tensor
 
 
-def sum_points(points: Tensor, grid: Grid, sums: Tensor) -> None:
-    """points (2,K,3) float32 of both clouds → sums (2·cells²,4) by pillar: of their offsets from its centre, and how
-    many they are. Points outside of the grid and those not finite belong to no pillar.
+def locate(points: Tensor, grid: Grid, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """The pillars (2,K) int32 that the points (2,K,3) float32 of both clouds are in, −1 for points outside of the grid
+    or not finite; and their offsets (2,K,3) from its centre, which mean nothing for those.
 
-    The sums must be zero before; `canvas` sees to it.
+    Adds to sums (2·cells²,4) of each pillar the offsets of its points, and their number. The sums must be zero before;
+    `canvas` sees to it.
     """
-    inside, pillar, offsets = _locate(points, grid)
-    ones = torch.ones_like(offsets[..., :1])
-    _add_rows(sums.zero_(), pillar, inside, torch.cat([offsets, ones], dim=2))
+    # fp32 with a true division, as in PillarGrid; by a number of the host, a GPU would multiply by its reciprocal.
+    position = torch.floor((points - grid.low) / grid.size)
+    column, row, up = position.unbind(dim=2)
+    inside = (column >= 0) & (column < grid.cells) & (row >= 0) & (row < grid.cells) & (up >= 0) & (up < 1)
+    position = torch.where(inside[..., None], position, 0.0)
+    offsets = points - (position * grid.size + (grid.size / 2 + grid.low))
+    column, row, _ = position.int().unbind(dim=2)
+    cloud = torch.arange(2, dtype=torch.int32, device=points.device)[:, None]
+    pillars = torch.where(inside, (cloud * grid.cells + row) * grid.cells + column, -1)
+    _add_rows(sums.zero_(), pillars, torch.cat([offsets, torch.ones_like(offsets[..., :1])], dim=2))
+    return pillars, offsets
 
 
-def embed(points: Tensor, grid: Grid, sums: Tensor, layers: PointLayers, embedded: Tensor) -> None:
+def embed(
+    points: Tensor, pillars: Tensor, offsets: Tensor, sums: Tensor, layers: PointLayers, embedded: Tensor
+) -> None:
     """Add the features of each point to its pillar's, embedded (2·cells²,C). It must be zero before; `canvas` sees to
     it."""
-    inside, pillar, offsets = _locate(points, grid)
-    total = sums[pillar]
+    total = sums[pillars.clamp(min=0).long()]
     # p − the points' mean is its offset − the offsets' mean, which rounds less.
     features = torch.cat([points, offsets - total[..., :3] / total[..., 3:], offsets], dim=2)
-    features = relu(linear(features, layers.embed.T, layers.embed_bias))
-    _add_rows(embedded.zero_(), pillar, inside, features)
+    _add_rows(embedded.zero_(), pillars, relu(linear(features, layers.embed.T, layers.embed_bias)))
 
 
 def canvas(sums: Tensor, embedded: Tensor, cells: int, dtype: torch.dtype) -> Tensor:
@@ -83,30 +92,17 @@ def decoder_input(coarse: Tensor, maps: Tensor) -> Tensor:
     return torch.cat([finer, *maps.split(1)], dim=1)
 
 
-def head(points: Tensor, grid: Grid, motion: Tensor, canvases: Tensor, layers: PointLayers, flow: Tensor) -> None:
-    """flow (K,3) of pc0's points (K,3), NaN outside of the grid, from its map (1,H,cells,cells) and the canvases."""
-    inside, pillar, offsets = (of_cloud[0] for of_cloud in _locate(points[None], grid))
-    n = len(layers.rest)
-    row, column = (at - (at - n // 2).clamp(0, grid.cells - n) for at in (pillar // grid.cells, pillar % grid.cells))
-    maps = [channels.flatten(1).T[pillar].float() for channels in (motion[0], *canvases)]
+def head(pillars: Tensor, offsets: Tensor, motion: Tensor, canvases: Tensor, layers: PointLayers, flow: Tensor) -> None:
+    """flow (K,3) of pc0's points, NaN for those outside, from the map (1,H,cells,cells) and the canvases."""
+    is_inside, at, cells, n = pillars[0] >= 0, pillars[0].clamp(min=0).long(), motion.shape[3], len(layers.rest)
+    row, column = (place - (place - n // 2).clamp(0, cells - n) for place in (at // cells, at % cells))
+    maps = [channels.flatten(1).T[at].float() for channels in (motion[0], *canvases)]
     hidden = maps[0] + layers.rest[row, column] + torch.cat(maps[1:], dim=1) @ layers.canvas
-    estimate = gelu(hidden + offsets @ layers.offsets) @ layers.out + layers.out_bias
-    flow.copy_(torch.where(inside[:, None], estimate, torch.nan))
+    estimate = gelu(hidden + offsets[0] @ layers.offsets) @ layers.out + layers.out_bias
+    flow.copy_(torch.where(is_inside[:, None], estimate, torch.nan))
 
 
-def _locate(points: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """Of points (clouds,K,3): which are inside, their pillars, and their offsets (clouds,K,3) from its centre, which
-    mean nothing for points outside."""
-    # fp32 with a true division, as in PillarGrid; by a number of the host, a GPU would multiply by its reciprocal.
-    position = torch.floor((points - grid.low) / grid.size)
-    column, row, up = position.unbind(dim=2)
-    inside = (column >= 0) & (column < grid.cells) & (row >= 0) & (row < grid.cells) & (up >= 0) & (up < 1)
-    position = torch.where(inside[..., None], position, 0.0)
-    offsets = points - (position * grid.size + (grid.size / 2 + grid.low))
-    column, row, _ = position.long().unbind(dim=2)
-    cloud = torch.arange(len(points), device=points.device)[:, None]
-    return inside, (cloud * grid.cells + row) * grid.cells + column, offsets
-
-
-def _add_rows(total: Tensor, pillar: Tensor, inside: Tensor, values: Tensor) -> None:
-    total.index_add_(0, pillar.flatten(), torch.where(inside[..., None], values, 0.0).flatten(0, 1))
+def _add_rows(total: Tensor, pillars: Tensor, values: Tensor) -> None:
+    """Add to the rows of each pillar the values (2,K,·) of its points."""
+    values = torch.where(pillars[..., None] >= 0, values, 0.0)
+    total.index_add_(0, pillars.clamp(min=0).long().flatten(), values.flatten(0, 1))

@@ -109,11 +109,11 @@ class Decoder:
         self, step: _Step, coarse: np.ndarray, pad: int, lateral: np.ndarray, slot0: int, slot1: int, at: np.ndarray
     ) -> None:
         wide, narrow = coarse.shape[3], lateral.shape[3]
-        size = step.size // 2 + 2 * pad
-        inner = coarse[0, :size, :size]
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.upsampled_to_frequencies(inner, pad, step.up, at, first, n, factor, 0, scratch)
+            kernels.upsampled_to_frequencies(
+                coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch
+            )
             kernels.patches_to_frequencies(lateral, slot0, at, first, n, factor, wide, scratch)
             kernels.patches_to_frequencies(lateral, slot1, at, first, n, factor, wide + narrow, scratch)
 

@@ -16,8 +16,10 @@ from numba.extending import overload, register_jitable
 from zeroflow_core.fastflow3d.engine.cpu.winograd import A as _A
 from zeroflow_core.fastflow3d.engine.cpu.winograd import B as _B
 
-BLOCK = 32  # channels
-SCRATCH = 2 * 36 * BLOCK
+SCRATCH = 2 * 36 * 32  # floats
+# Unsigned, for numba tests signed indices for being negative, which no loop becomes vector instructions with.
+_0, _1, _2, _3, _4, _5, _6, _36 = (np.uintp(k) for k in (0, 1, 2, 3, 4, 5, 6, 36))
+_BLOCK = np.uintp(32)  # channels
 _LOOSE = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 # Cells are found by IEEE division and comparisons with NaN.
 _STRICT = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -92,6 +94,37 @@ _a2, _b2, _ab, _sum = (np.float32(v) for v in (_A**2, _B**2, (_A * _B) ** 2, _A*
 _a3, _b3 = np.float32(_A**3), np.float32(_B**3)
 
 
+@register_jitable(inline="always")
+def _to_frequencies(scratch, source, step, target, stride):
+    """Bᵀ of six blocks of scratch, `step` apart → six, `stride` apart."""
+    for c in range(_BLOCK):
+        d0, d1 = scratch[source + c], scratch[source + step + c]
+        d2, d3 = scratch[source + _2 * step + c], scratch[source + _3 * step + c]
+        d4, d5 = scratch[source + _4 * step + c], scratch[source + _5 * step + c]
+        e1, o1 = d4 - _b2 * d2, _a * (d3 - _b2 * d1)
+        e2, o2 = d4 - _a2 * d2, _b * (d3 - _a2 * d1)
+        scratch[target + c] = _ab * d0 - _sum * d2 + d4
+        scratch[target + stride + c] = e1 + o1
+        scratch[target + _2 * stride + c] = e1 - o1
+        scratch[target + _3 * stride + c] = e2 + o2
+        scratch[target + _4 * stride + c] = e2 - o2
+        scratch[target + _5 * stride + c] = _ab * d1 - _sum * d3 + d5
+
+
+@register_jitable(inline="always")
+def _from_frequencies(scratch, source, step, target, stride):
+    """Aᵀ of six blocks of scratch, `step` apart → four, `stride` apart."""
+    for c in range(_BLOCK):
+        m0, m1 = scratch[source + c], scratch[source + step + c]
+        m2, m3 = scratch[source + _2 * step + c], scratch[source + _3 * step + c]
+        m4, m5 = scratch[source + _4 * step + c], scratch[source + _5 * step + c]
+        s1, d1, s2, d2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+        scratch[target + c] = m0 + s1 + s2
+        scratch[target + stride + c] = _a * d1 + _b * d2
+        scratch[target + _2 * stride + c] = _a2 * s1 + _b2 * s2
+        scratch[target + _3 * stride + c] = _a3 * d1 + _b3 * d2 + m5
+
+
 @njit(**_LOOSE)
 def patches_to_frequencies(maps, slot, tiles, first, count, out, channel, scratch):
     """Bᵀ d B of the 6×6 patches around tiles[first:first+count], all channels of the map.
@@ -99,48 +132,62 @@ def patches_to_frequencies(maps, slot, tiles, first, count, out, channel, scratc
     slot:  of the maps, or -1: the tile's own;  tiles: (n,3) int32: slot, row, column
     out:   (36,T,·) receives them at rows 0… and channels `channel`…
     """
-    channels = maps.shape[3]
-    for t in range(count):
-        s = tiles[first + t, 0] if slot < 0 else slot
-        y, x = 4 * tiles[first + t, 1], 4 * tiles[first + t, 2]
-        for low in range(0, channels, BLOCK):
-            n = min(BLOCK, channels - low)
-            for r in range(6):
-                for k in range(6):
-                    source = maps[s, y + r, x + k, low : low + n]
+    channels, channel = np.uintp(maps.shape[3]), np.uintp(channel)
+    for t in range(np.uintp(count)):
+        tile = tiles[np.uintp(first) + t]
+        s = np.uintp(tile[0] if slot < 0 else slot)
+        y, x = _4 * np.uintp(tile[1]), _4 * np.uintp(tile[2])
+        for low in range(_0, channels, _BLOCK):
+            n = min(_BLOCK, channels - low)
+            for r in range(_6):
+                for k in range(_6):
                     for c in range(n):
-                        scratch[k * BLOCK + c] = source[c]
-                at = 36 * BLOCK + r * 6 * BLOCK
-                row = scratch[at : at + 6 * BLOCK]
-                for c in range(BLOCK):
-                    d0, d1, d2 = scratch[c], scratch[BLOCK + c], scratch[2 * BLOCK + c]
-                    d3, d4, d5 = scratch[3 * BLOCK + c], scratch[4 * BLOCK + c], scratch[5 * BLOCK + c]
-                    e1, o1 = d4 - _b2 * d2, _a * (d3 - _b2 * d1)
-                    e2, o2 = d4 - _a2 * d2, _b * (d3 - _a2 * d1)
-                    row[c] = _ab * d0 - _sum * d2 + d4
-                    row[BLOCK + c] = e1 + o1
-                    row[2 * BLOCK + c] = e1 - o1
-                    row[3 * BLOCK + c] = e2 + o2
-                    row[4 * BLOCK + c] = e2 - o2
-                    row[5 * BLOCK + c] = _ab * d1 - _sum * d3 + d5
-            for k in range(6):
-                column = scratch[(36 + k) * BLOCK :]
-                for c in range(BLOCK):
-                    d0, d1, d2 = column[c], column[6 * BLOCK + c], column[12 * BLOCK + c]
-                    d3, d4, d5 = column[18 * BLOCK + c], column[24 * BLOCK + c], column[30 * BLOCK + c]
-                    e1, o1 = d4 - _b2 * d2, _a * (d3 - _b2 * d1)
-                    e2, o2 = d4 - _a2 * d2, _b * (d3 - _a2 * d1)
-                    scratch[c] = _ab * d0 - _sum * d2 + d4
-                    scratch[BLOCK + c] = e1 + o1
-                    scratch[2 * BLOCK + c] = e1 - o1
-                    scratch[3 * BLOCK + c] = e2 + o2
-                    scratch[4 * BLOCK + c] = e2 - o2
-                    scratch[5 * BLOCK + c] = _ab * d1 - _sum * d3 + d5
-                for i in range(6):
-                    target = out[6 * i + k, t, channel + low : channel + low + n]
-                    values = scratch[i * BLOCK : i * BLOCK + n]
+                        scratch[k * _BLOCK + c] = maps[s, y + r, x + k, low + c]
+                _to_frequencies(scratch, _0, _BLOCK, (_36 + _6 * r) * _BLOCK, _BLOCK)
+            for k in range(_6):
+                _to_frequencies(scratch, (_36 + k) * _BLOCK, _6 * _BLOCK, _0, _BLOCK)
+                for i in range(_6):
                     for c in range(n):
-                        target[c] = _pack(values[c], out)
+                        out[_6 * i + k, t, channel + low + c] = _pack(scratch[i * _BLOCK + c], out)
+
+
+@njit(**_LOOSE)
+def upsampled_to_frequencies(coarse, pad, size, rows, tiles, first, count, out, channel, scratch):
+    """As patches_to_frequencies, of the coarse map bilinearly upsampled to twice its size.
+
+    coarse: (·,·,C), its grid of size × size cells begins at (pad, pad)
+    rows:   (tiles of a column,6,4), see upsampled_input_matrices
+    """
+    channels, channel = np.uintp(coarse.shape[2]), np.uintp(channel)
+    for t in range(np.uintp(count)):
+        ty, tx = tiles[np.uintp(first) + t, _1], tiles[np.uintp(first) + t, _2]
+        down, across = rows[ty], rows[tx]
+        for low in range(_0, channels, _BLOCK):
+            n = min(_BLOCK, channels - low)
+            for r in range(4):
+                y = np.uintp(min(max(2 * ty - 1 + r, 0), size - 1) + pad)
+                for k in range(4):
+                    x = np.uintp(min(max(2 * tx - 1 + k, 0), size - 1) + pad)
+                    at = np.uintp(k) * _BLOCK
+                    for c in range(n):
+                        scratch[at + c] = coarse[y, x, low + c]
+                for k in range(_6):
+                    _mix(scratch, across[k], _0, _BLOCK, (_36 + _6 * np.uintp(r) + k) * _BLOCK)
+            for i in range(_6):
+                for k in range(_6):
+                    _mix(scratch, down[i], (_36 + k) * _BLOCK, _6 * _BLOCK, _0)
+                    for c in range(n):
+                        out[_6 * i + k, t, channel + low + c] = _pack(scratch[c], out)
+
+
+@register_jitable(inline="always")
+def _mix(scratch, shares, source, step, target):
+    """Four blocks of scratch, `step` apart, in these shares → one."""
+    f0, f1, f2, f3 = shares[_0], shares[_1], shares[_2], shares[_3]
+    for c in range(_BLOCK):
+        near = f0 * scratch[source + c] + f1 * scratch[source + step + c]
+        far = f2 * scratch[source + _2 * step + c] + f3 * scratch[source + _3 * step + c]
+        scratch[target + c] = near + far
 
 
 @njit(**_LOOSE)
@@ -150,94 +197,37 @@ def frequencies_to_tiles(products, tiles, first, count, bias, gelu, size, maps, 
     products: (36,T,O);  bias: (3,3,O), by first, inner, last row and column of the grid
     size:     of the grid: what a tile has beyond is not written;  pad: rows and columns before the grid
     """
-    channels = products.shape[2]
-    for t in range(count):
-        s, y, x = tiles[first + t, 0], 4 * tiles[first + t, 1], 4 * tiles[first + t, 2]
-        for low in range(0, channels, BLOCK):
-            n = min(BLOCK, channels - low)
-            for k in range(6):
-                for i in range(6):
-                    source = products[6 * i + k, t, low : low + n]
+    channels, pad, size = np.uintp(products.shape[2]), np.uintp(pad), np.uintp(size)
+    for t in range(np.uintp(count)):
+        tile = tiles[np.uintp(first) + t]
+        s, y, x = np.uintp(tile[0]), _4 * np.uintp(tile[1]), _4 * np.uintp(tile[2])
+        for low in range(_0, channels, _BLOCK):
+            n = min(_BLOCK, channels - low)
+            for k in range(_6):
+                for i in range(_6):
                     for c in range(n):
-                        scratch[i * BLOCK + c] = _unpack(source[c])
-                column = scratch[(36 + k) * BLOCK :]
-                for c in range(BLOCK):
-                    m0, m5 = scratch[c], scratch[5 * BLOCK + c]
-                    s1, d1 = scratch[BLOCK + c] + scratch[2 * BLOCK + c], scratch[BLOCK + c] - scratch[2 * BLOCK + c]
-                    s2 = scratch[3 * BLOCK + c] + scratch[4 * BLOCK + c]
-                    d2 = scratch[3 * BLOCK + c] - scratch[4 * BLOCK + c]
-                    column[c] = m0 + s1 + s2
-                    column[6 * BLOCK + c] = _a * d1 + _b * d2
-                    column[12 * BLOCK + c] = _a2 * s1 + _b2 * s2
-                    column[18 * BLOCK + c] = _a3 * d1 + _b3 * d2 + m5
-            for i in range(min(4, size - y)):
-                row = scratch[(36 + 6 * i) * BLOCK :]
-                for c in range(BLOCK):
-                    m0, m5 = row[c], row[5 * BLOCK + c]
-                    s1, d1 = row[BLOCK + c] + row[2 * BLOCK + c], row[BLOCK + c] - row[2 * BLOCK + c]
-                    s2, d2 = row[3 * BLOCK + c] + row[4 * BLOCK + c], row[3 * BLOCK + c] - row[4 * BLOCK + c]
-                    scratch[c] = m0 + s1 + s2
-                    scratch[BLOCK + c] = _a * d1 + _b * d2
-                    scratch[2 * BLOCK + c] = _a2 * s1 + _b2 * s2
-                    scratch[3 * BLOCK + c] = _a3 * d1 + _b3 * d2 + m5
+                        scratch[i * _BLOCK + c] = _unpack(products[_6 * i + k, t, low + c])
+                _from_frequencies(scratch, _0, _BLOCK, (_36 + k) * _BLOCK, _6 * _BLOCK)
+            for i in range(min(_4, size - y)):
+                _from_frequencies(scratch, (_36 + _6 * i) * _BLOCK, _BLOCK, _0, _BLOCK)
                 of_row = _side(y + i, size)
-                for k in range(min(4, size - x)):
-                    shift = bias[of_row, _side(x + k, size), low : low + n]
-                    target = maps[s, y + i + pad, x + k + pad, low : low + n]
-                    values = scratch[k * BLOCK : k * BLOCK + n]
+                for k in range(min(_4, size - x)):
+                    of_column = _side(x + k, size)
                     if gelu:
                         for c in range(n):
-                            target[c] = _gelu(values[c] + shift[c])
+                            value = scratch[k * _BLOCK + c] + bias[of_row, of_column, low + c]
+                            maps[s, y + i + pad, x + k + pad, low + c] = _gelu(value)
                     else:
                         for c in range(n):
-                            target[c] = values[c] + shift[c]
+                            value = scratch[k * _BLOCK + c] + bias[of_row, of_column, low + c]
+                            maps[s, y + i + pad, x + k + pad, low + c] = value
 
 
 @register_jitable
 def _side(at, size):
-    if at == 0:
-        return 0
-    return 2 if at == size - 1 else 1
-
-
-@njit(**_LOOSE)
-def upsampled_to_frequencies(coarse, pad, rows, tiles, first, count, out, channel, scratch):
-    """As patches_to_frequencies, of the coarse map bilinearly upsampled to twice its size.
-
-    coarse: (H + 2 pad, W + 2 pad, C);  rows: (tiles of a column,6,4), see upsampled_input_matrices
-    """
-    height, width, channels = coarse.shape[0] - 2 * pad, coarse.shape[1] - 2 * pad, coarse.shape[2]
-    for t in range(count):
-        ty, tx = tiles[first + t, 1], tiles[first + t, 2]
-        down, across = rows[ty], rows[tx]
-        for low in range(0, channels, BLOCK):
-            n = min(BLOCK, channels - low)
-            for r in range(4):
-                y = min(max(2 * ty - 1 + r, 0), height - 1) + pad
-                for k in range(4):
-                    x = min(max(2 * tx - 1 + k, 0), width - 1) + pad
-                    source = coarse[y, x, low : low + n]
-                    for c in range(n):
-                        scratch[k * BLOCK + c] = source[c]
-                at = (36 + 6 * r) * BLOCK
-                for k in range(6):
-                    f0, f1, f2, f3 = across[k, 0], across[k, 1], across[k, 2], across[k, 3]
-                    row = scratch[at + k * BLOCK : at + (k + 1) * BLOCK]
-                    for c in range(BLOCK):
-                        row[c] = (f0 * scratch[c] + f1 * scratch[BLOCK + c]) + (
-                            f2 * scratch[2 * BLOCK + c] + f3 * scratch[3 * BLOCK + c]
-                        )
-            for i in range(6):
-                f0, f1, f2, f3 = down[i, 0], down[i, 1], down[i, 2], down[i, 3]
-                for k in range(6):
-                    column = scratch[(36 + k) * BLOCK :]
-                    for c in range(BLOCK):
-                        scratch[c] = (f0 * column[c] + f1 * column[6 * BLOCK + c]) + (
-                            f2 * column[12 * BLOCK + c] + f3 * column[18 * BLOCK + c]
-                        )
-                    target = out[6 * i + k, t, channel + low : channel + low + n]
-                    for c in range(n):
-                        target[c] = _pack(scratch[c], out)
+    if at == _0:
+        return _0
+    return _2 if at == size - _1 else _1
 
 
 @njit(**_STRICT)
