@@ -199,7 +199,10 @@ def _bias_gelu_kernel(x, bias, numel, CHANNELS: tl.constexpr, ELEMENTS: tl.const
     at = tl.arange(0, ELEMENTS)
     x += first + at
     within = first + at < numel
-    channel = ((first % CHANNELS).to(tl.int32) + at) % CHANNELS
+    if ELEMENTS % CHANNELS == 0:
+        channel = at % CHANNELS
+    else:
+        channel = ((first % CHANNELS).to(tl.int32) + at) % CHANNELS
     value = tl.load(x, mask=within, other=0.0).to(tl.float32) + tl.load(bias + channel)
     tl.store(x, _gelu(value).to(x.dtype.element_ty), mask=within)
 

@@ -83,7 +83,7 @@ def canvas(sums: Tensor, embedded: Tensor, cells: int, dtype: torch.dtype) -> Te
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """Exact GELU of x (B,C,h,w) + bias (C,) float32. May overwrite x."""
-    return gelu(x + bias.to(x.dtype)[:, None, None])
+    return gelu(x + bias[:, None, None]).to(x.dtype)
 
 
 def decoder_input(coarse: Tensor, maps: Tensor) -> Tensor:

@@ -111,9 +111,7 @@ class Decoder:
         wide, narrow = coarse.shape[3], lateral.shape[3]
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.upsampled_to_frequencies(
-                coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch
-            )
+            kernels.upsampled_to_frequencies(coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch)
             kernels.patches_to_frequencies(lateral, slot0, at, first, n, factor, wide, scratch)
             kernels.patches_to_frequencies(lateral, slot1, at, first, n, factor, wide + narrow, scratch)
 

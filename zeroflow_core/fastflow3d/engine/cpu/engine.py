@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import torch
 
+from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.fastflow3d.engine.cpu import kernels
 from zeroflow_core.fastflow3d.engine.cpu.decoder import Decoder
 from zeroflow_core.fastflow3d.engine.cpu.encoder import Encoder
@@ -38,6 +39,7 @@ class CpuEngine:
         self._out_bias = folded.out_bias.numpy()
         self._lock = threading.Lock()
         self.flops = 0
+        self._compile(folded.config)
 
     def flow(self, pc0: np.ndarray | torch.Tensor, pc1: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """(N0,3), (N1,3), metres → (N0,3) float32, metres, NaN for points outside the grid or not finite."""
@@ -49,6 +51,13 @@ class CpuEngine:
             flow = self._head(slot0, sums)
             self.flops = self._products.flops
         return flow if isinstance(pc0, np.ndarray) else torch.from_numpy(flow)
+
+    def _compile(self, config: FastFlow3DConfig) -> None:
+        """Have everything that is compiled at first use compiled now, not when the first sweep waits for it."""
+        point = np.add(config.minimum, config.maximum, dtype=np.float32)[None] / 2
+        self.flow(point, point)
+        self._pillars.forget(0)
+        self.flops = 0
 
     def _encode(self, pc0: np.ndarray, pc1: np.ndarray) -> tuple[int, int]:
         """Slots of the two clouds, each encoded unless it is there already."""

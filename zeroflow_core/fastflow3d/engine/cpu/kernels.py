@@ -8,6 +8,8 @@ channels in a scratch array small enough for the first cache; its constant offse
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -20,9 +22,22 @@ SCRATCH = 2 * 36 * 32  # floats
 # Unsigned, for numba tests signed indices for being negative, which no loop becomes vector instructions with.
 _0, _1, _2, _3, _4, _5, _6, _36 = (np.uintp(k) for k in (0, 1, 2, 3, 4, 5, 6, 36))
 _BLOCK = np.uintp(32)  # channels
-_LOOSE = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
-# Cells are found by IEEE division and comparisons with NaN.
-_STRICT = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+def _compiled(**options: Any) -> Callable[[Callable], Callable]:
+    """By numba, without holding Python's lock; the machine code is kept for the next start where there is a place."""
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # neither the package nor the user's cache folder can be written to
+            return njit(nogil=True, error_model="numpy", **options)(function)
+
+    return decorate
+
+
+_loose = _compiled(fastmath={"contract", "nsz"})
+_strict = _compiled()  # cells are found by IEEE division and comparisons with NaN
 
 
 def _erf_over_z() -> np.ndarray:
@@ -125,7 +140,7 @@ def _from_frequencies(scratch, source, step, target, stride):
         scratch[target + _3 * stride + c] = _a3 * d1 + _b3 * d2 + m5
 
 
-@njit(**_LOOSE)
+@_loose
 def patches_to_frequencies(maps, slot, tiles, first, count, out, channel, scratch):
     """Bᵀ d B of the 6×6 patches around tiles[first:first+count], all channels of the map.
 
@@ -151,7 +166,7 @@ def patches_to_frequencies(maps, slot, tiles, first, count, out, channel, scratc
                         out[_6 * i + k, t, channel + low + c] = _pack(scratch[i * _BLOCK + c], out)
 
 
-@njit(**_LOOSE)
+@_loose
 def upsampled_to_frequencies(coarse, pad, size, rows, tiles, first, count, out, channel, scratch):
     """As patches_to_frequencies, of the coarse map bilinearly upsampled to twice its size.
 
@@ -190,7 +205,7 @@ def _mix(scratch, shares, source, step, target):
         scratch[target + c] = near + far
 
 
-@njit(**_LOOSE)
+@_loose
 def frequencies_to_tiles(products, tiles, first, count, bias, gelu, size, maps, pad, scratch):
     """Aᵀ M A + bias (and GELU) into tiles[first:first+count] of the maps.
 
@@ -230,7 +245,7 @@ def _side(at, size):
     return _2 if at == size - _1 else _1
 
 
-@njit(**_STRICT)
+@_strict
 def find_pillars(points, minimum, size, cells, ids, pillar_of, offsets, cell_of, sums, counts):
     """Assign points to pillars, numbered as they are met. Returns how many pillars there are.
 
@@ -264,7 +279,7 @@ def find_pillars(points, minimum, size, cells, ids, pillar_of, offsets, cell_of,
     return found
 
 
-@njit(**_LOOSE)
+@_loose
 def pillar_features(points, minimum, size, cells, pillar_of, cell_of, sums, counts, weight, bias, features):
     """Nine features of each point → Linear (with its batch norm) → ReLU → mean over the pillar, (P,C).
 
@@ -308,7 +323,7 @@ def pillar_features(points, minimum, size, cells, pillar_of, cell_of, sums, coun
             row[c] *= share
 
 
-@njit(**_LOOSE)
+@_loose
 def pillars_around(ids, features, sites, first, count, out):
     """The 3×3 cells around (2y, 2x) of each site → rows (9 C), zero where there is no pillar.
 
@@ -330,7 +345,7 @@ def pillars_around(ids, features, sites, first, count, out):
                     target[c] = _pack(source[c], out)
 
 
-@njit(**_LOOSE)
+@_loose
 def map_around(maps, sites, first, count, out):
     """The 3×3 cells around (2y, 2x) of each site → rows (9 C)."""
     channels = maps.shape[3]
@@ -344,7 +359,7 @@ def map_around(maps, sites, first, count, out):
                     target[c] = _pack(source[c], out)
 
 
-@njit(**_LOOSE)
+@_loose
 def both_at(maps, slot0, slot1, sites, first, count, out):
     """Both clouds' values at each site → rows (2 C), pc0's first."""
     channels = maps.shape[3]
@@ -357,7 +372,7 @@ def both_at(maps, slot0, slot1, sites, first, count, out):
                 target[c] = _pack(source[c], out)
 
 
-@njit(**_LOOSE)
+@_loose
 def rows_to_sites(rows, sites, first, count, bias, gelu, maps, pad):
     """Rows (n,O) + bias (and GELU) to the maps at their sites."""
     channels = rows.shape[1]
@@ -372,17 +387,21 @@ def rows_to_sites(rows, sites, first, count, bias, gelu, maps, pad):
                 target[c] = _unpack(source[c]) + bias[c]
 
 
-@njit(**_LOOSE)
+@_loose
 def fill_tiles(maps, tiles, first, count, size, pad, values, where):
     """Values of an empty grid to whole tiles of the maps: values[where[y], where[x]]."""
-    for t in range(first, first + count):
-        s, y0, x0 = tiles[t, 0], 4 * tiles[t, 1], 4 * tiles[t, 2]
-        for y in range(y0, min(y0 + 4, size)):
-            for x in range(x0, min(x0 + 4, size)):
-                maps[s, y + pad, x + pad] = values[where[y], where[x]]
+    channels, pad, size = np.uintp(maps.shape[3]), np.uintp(pad), np.uintp(size)
+    for t in range(np.uintp(count)):
+        tile = tiles[np.uintp(first) + t]
+        s, top, left = np.uintp(tile[0]), _4 * np.uintp(tile[1]), _4 * np.uintp(tile[2])
+        for y in range(top, min(top + _4, size)):
+            for x in range(left, min(left + _4, size)):
+                row, column = np.uintp(where[y]), np.uintp(where[x])
+                for c in range(channels):
+                    maps[s, y + pad, x + pad, c] = values[row, column, c]
 
 
-@njit(**_LOOSE)
+@_loose
 def windows(coarse, ids, features, slot0, slot1, cells, cell_of, order, first, count, out):
     """What the finest level reads for each pillar → rows: 5×5 of the coarse map, 7×7 of both canvases.
 
@@ -416,7 +435,7 @@ def windows(coarse, ids, features, slot0, slot1, cells, cell_of, order, first, c
                             target[c] = _pack(source[c], out)
 
 
-@njit(**_LOOSE)
+@_loose
 def rows_to_pillars(rows, order, first, count, bias, out):
     """Rows (n,K) + bias to their pillars in out (P,K)."""
     for t in range(count):
@@ -425,7 +444,7 @@ def rows_to_pillars(rows, order, first, count, bias, out):
             target[c] = _unpack(source[c]) + bias[c]
 
 
-@njit(**_LOOSE)
+@_loose
 def head(pillar_of, offsets, hidden, by_offset, weight, bias, first, last, flow):
     """GELU(hidden of the point's pillar + by_offsetᵀ · offset) · weight + bias → flow; NaN outside.
 
