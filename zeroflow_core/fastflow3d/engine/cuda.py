@@ -42,7 +42,7 @@ class CudaEngine:
         ``cpu``, slowly, to look at what a GPU would do."""
         self._device, pillars = torch.device(device), model.embedder.feature_net.grid
         self._is_gpu = self._device.type == "cuda"
-        with self._set_up():
+        with self._set_up(), torch.autocast("cpu", enabled=False):
             self._network = Network(fold(model), pillars.minimum, pillars.size, _DTYPES[precision], self._device)
             self._stream = torch.cuda.Stream(self._device) if self._is_gpu else None
             self._memory = torch.cuda.graph_pool_handle() if self._is_gpu else None
@@ -112,11 +112,11 @@ class CudaEngine:
 
     def _capture(self, buffers: _Buffers) -> None:
         """Give the buffers their graph, if one can be had."""
-        with _preparing, _exactly(self._device):
-            with self._on_own_stream():
-                for _ in range(_WARM_UP):
-                    self._network.frame(buffers.points, buffers.flow)
-            graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
+        # A capture that fails does not itself go back to the caller's stream.
+        with _preparing, _exactly(self._device), self._on_own_stream():
+            for _ in range(_WARM_UP):
+                self._network.frame(buffers.points, buffers.flow)
             try:
                 # All graphs share memory for what lies between points and flow: they never run at once. Other threads
                 # may use the GPU meanwhile.

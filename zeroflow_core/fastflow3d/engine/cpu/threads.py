@@ -6,6 +6,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -72,7 +73,8 @@ class _Shared:
     def stop(self) -> None:
         self.piece = None
         for start in self.starts:
-            start.release()
+            with suppress(RuntimeError):  # released already
+                start.release()
 
 
 def _closed() -> threading.Lock:
