@@ -27,6 +27,7 @@ PARAMETERS = {
     "device": "where the student runs: auto, cpu, cuda or cuda:n",
     "engine": "what computes the student's flow: fast, or reference (the plain modules that train)",
     "precision": "numbers the student multiplies: auto, fp32 or bf16",
+    "streaming": "what is kept of the cloud before: none, or anchored (its encoding, on a grid that stands still)",
     "flow_target": "whose points get a velocity: current (the newest cloud) or previous",
     "ego_motion": "where the vehicle's motion comes from: auto, odom, tf or none",
     "ground": "how ground is left out: auto, patchwork or none",

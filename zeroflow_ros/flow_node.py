@@ -93,6 +93,7 @@ class FlowNode(Node):
         self._health.facts["device"] = str(student.device)
         self._health.facts["engine"] = student.engine
         self._health.facts["precision"] = student.precision
+        self._health.facts["streaming"] = settings.streaming
         return student
 
     def _choose_ground(self, student) -> GroundRule:

@@ -44,6 +44,12 @@ class Settings:
         "fp32 with the reference engine).",
         choices=("auto", "fp32", "bf16"),
     )
+    streaming: str = _parameter(
+        "none",
+        "What is kept of the cloud before: nothing (none), or what the fast engine on a CPU computed of it, for which "
+        "the grid stands still in the world until the vehicle has moved some metres (anchored).",
+        choices=("none", "anchored"),
+    )
     flow_target: str = _parameter(
         "current",
         "Whose points get a velocity: those of the newest cloud (current), or of the one before (previous), "

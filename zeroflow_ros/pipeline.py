@@ -11,9 +11,10 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2
 
 from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode
+from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GroundRule, estimate_ground_z, mark_ground
-from zeroflow_core.pairs import Status, Sweep, estimate_flow, make_pair
+from zeroflow_core.pairs import Status, Sweep, make_pair
 from zeroflow_ros.clouds import nanoseconds, to_sweep
 from zeroflow_ros.diagnostics import Health, Problem
 from zeroflow_ros.ego_motion import EgoMotion, NoPose
@@ -74,6 +75,7 @@ class Pipeline:
         self, student, rule: GroundRule, settings: Settings, ego_motion: EgoMotion, health: Health
     ) -> None:
         self._student = student
+        self._estimate_flow = flow_estimator(student, settings.streaming)
         self._rule = rule
         self._settings = settings
         self._ego_motion = ego_motion
@@ -180,7 +182,7 @@ class Pipeline:
             )
 
     def _estimate(self, target: Frame, partner: Frame) -> Velocities:
-        flow = estimate_flow(self._student, make_pair(target.sweep, partner.sweep))
+        flow = self._estimate_flow(make_pair(target.sweep, partner.sweep))
         velocity = target.vehicle_SE3_cloud.inverse().rotate(flow.velocity)
         return Velocities(target.message, target.cloud, velocity, flow.status)
 

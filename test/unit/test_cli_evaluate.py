@@ -205,6 +205,7 @@ def test_one_command_line_serves_all_methods(root, tmp_path, monkeypatch, method
         (("--ground", "sea"), "ground rule 'sea' is unknown"),
         (("--device", "tpu"), "device 'tpu' is unknown"),
         (("--engine", "steam"), "engine 'steam' is unknown; choose one of: fast, reference"),
+        (("--streaming", "off"), "streaming 'off' is unknown; choose one of: none, anchored"),
         (("--precision", "fp8"), "precision 'fp8' is unknown; choose one of: auto, fp32, bf16"),
         (("--submission", "2025", "--method", "zero"), "there is no submission of 2025"),
         (("--labels", "flows"), "--labels flows is for --method labels; --method student does not read it"),

@@ -351,6 +351,29 @@ def test_another_checkpoint_is_another_run(root, tmp_path):
         evaluate(settings, tmp_path / "out")
 
 
+@pytest.mark.parametrize("streaming", ["none", "anchored"])
+def test_streaming_shows_the_student_each_sweep_once_and_is_another_run(root, tmp_path, monkeypatch, streaming):
+    seen, run_of = [], {"none": "anchored", "anchored": "none"}
+
+    class Student:
+        metadata = {"name": "witness", "ground": "none"}
+        engine, precision, device = "fast", "fp32", "cpu"
+
+        def flow(self, pc0, pc1):
+            seen.append((pc0, pc1))
+            return np.zeros_like(pc0)
+
+    monkeypatch.setattr("zeroflow_core.fastflow3d.student.load_student", lambda *_, **__: Student())
+    settings = Settings(root, "val", "student", logs=("b",), streaming=streaming)
+    outcome = evaluate(settings, tmp_path / "out", pictures=0)
+    assert outcome.failed == [] and len(seen) == 4
+    same = [np.array_equal(last[1], now[0]) for last, now in zip(seen, seen[1:], strict=False)]
+    assert same == [streaming == "anchored"] * 3
+    assert ("streaming: anchored" in outcome.metrics["run"]["name"]) == (streaming == "anchored")
+    with pytest.raises(ZeroFlowError, match=f"another run .its streaming is {streaming}, not {run_of[streaming]}"):
+        evaluate(replace(settings, streaming=run_of[streaming]), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "change, says",
     [

@@ -63,12 +63,13 @@ def test_given_values_are_read(declared):
     assert (settings.ego_motion, settings.engine) == ("tf", "reference")
 
 
-def test_engines_and_precisions_are_those_of_the_student(declared):
+def test_engine_precision_and_streaming_are_those_of_the_student(declared):
     from zeroflow_core.devices import PRECISIONS
+    from zeroflow_core.fastflow3d.anchored import STREAMING
     from zeroflow_core.fastflow3d.student import ENGINES
 
     _, node = declared()
-    for name, choices in (("engine", ENGINES), ("precision", PRECISIONS)):
+    for name, choices in (("engine", ENGINES), ("precision", PRECISIONS), ("streaming", STREAMING)):
         assert node.describe_parameter(name).additional_constraints == "one of: " + ", ".join(choices)
 
 
@@ -85,6 +86,7 @@ def test_a_whole_number_is_a_number(declared):
         {"flow_target": ""},
         {"engine": "steam"},
         {"precision": "fp8"},
+        {"streaming": "off"},
         {"max_gap": 0.0},
         {"max_gap": 11},
         {"max_gap": "soon"},

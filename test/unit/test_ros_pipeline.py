@@ -31,9 +31,11 @@ class Oracle:
 
     def __init__(self) -> None:
         self.seen: list[np.ndarray] = []
+        self.partners: list[np.ndarray] = []
 
     def flow(self, pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
         self.seen.append(pc0)
+        self.partners.append(pc1)
         return pc1 - pc0
 
 
@@ -97,6 +99,28 @@ def test_the_student_sees_the_vehicle_frame_raised_by_z_offset():
     for k in range(2):
         pipeline.feed(cloud(POINTS, SECOND + k * STEP, "lidar"))
     np.testing.assert_allclose(student.seen[0], POINTS + np.float32([0, 0, 2.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["current", "previous"])
+def test_on_an_anchored_grid_a_cloud_is_shown_twice_with_the_same_numbers_and_velocities_stay(target):
+    def pose(stamp_ns: int) -> SE3:
+        return SE3.from_yaw(0.3 * stamp_ns / SECOND, np.array([8.0 * stamp_ns / SECOND, 0.0, 0.0]))
+
+    mount = SE3.from_yaw(math.pi / 2, np.array([1.0, 0.5, 1.8]))
+    usual, _, _ = _pipeline(Route(pose, mount), z_offset=-1.0, flow_target=target)
+    anchored, student, _ = _pipeline(Route(pose, mount), z_offset=-1.0, flow_target=target, streaming="anchored")
+    for k in range(5):
+        stamp_ns = SECOND + k * STEP
+        seen = (pose(stamp_ns) @ mount).inverse().transform(POINTS + np.float32([0.5 * k, 0, 0]))
+        results = [pipeline.feed(cloud(seen, stamp_ns, "lidar")) for pipeline in (usual, anchored)]
+        if k > 0:
+            np.testing.assert_allclose(results[1].velocity, results[0].velocity, atol=3e-4)
+            np.testing.assert_allclose(np.linalg.norm(results[1].velocity, axis=1), 5, atol=1e-3)
+    clouds = student.seen if target == "previous" else student.seen[::-1]
+    partners = student.partners if target == "previous" else student.partners[::-1]
+    assert len(clouds) == 4
+    for now, before in zip(clouds[1:], partners[:-1], strict=True):
+        np.testing.assert_array_equal(now, before)
 
 
 def test_every_point_gets_a_status():

@@ -48,6 +48,13 @@ def evaluate(
     device: Device = "auto",
     engine: Engine = "fast",
     precision: Precision = "auto",
+    streaming: Annotated[
+        str,
+        typer.Option(
+            help="For the student: none, or anchored (the grid stands still in the world for some metres, so that each "
+            "sweep is encoded once)."
+        ),
+    ] = "none",
     log: Annotated[list[str] | None, typer.Option(help="Only this log; give it again for more.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes whole logs.")] = 1,
     pictures: Annotated[int, typer.Option(min=0, help="Worst pairs to show in the report.")] = 4,
@@ -92,6 +99,7 @@ def evaluate(
         device=device,
         engine=engine,
         precision=precision,
+        streaming=streaming,
         teacher_config=teacher_config,
         seed=seed,
         logs=tuple(log or ()),

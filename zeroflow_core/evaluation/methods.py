@@ -15,7 +15,7 @@ from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import read_truth
 from zeroflow_core.ground import GroundRule, Patchwork, ground_rule, no_ground
-from zeroflow_core.pairs import Flow, FramePair, as_flow, estimate_flow
+from zeroflow_core.pairs import Flow, FramePair, as_flow
 
 if TYPE_CHECKING:
     from zeroflow_core.nsfp.plain import OnIteration
@@ -37,6 +37,8 @@ class Settings:
                  the one it was trained with, a teacher the map, and Patchwork++ where there is none
     device:      of student and teachers: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``
     engine, precision: of the student, as load_student takes them
+    streaming:   of the student, one of fastflow3d.anchored.STREAMING; where an anchored grid stands depends on the
+                 pairs before, so a run that was interrupted differs from one in a piece by a little
     teacher_config, seed: of a teacher, as Teacher takes them
     logs:        names of the logs to take; all when empty
     """
@@ -50,6 +52,7 @@ class Settings:
     device: str = "auto"
     engine: str = "fast"
     precision: str = "auto"
+    streaming: str = "none"
     teacher_config: str = "fast"
     seed: int = 0
     logs: tuple[str, ...] = ()
@@ -87,27 +90,31 @@ class StudentMethod:
     """A FastFlow3D checkpoint."""
 
     def __init__(self, settings: Settings) -> None:
+        from zeroflow_core.fastflow3d.anchored import flow_estimator
         from zeroflow_core.fastflow3d.checkpoint import checkpoint_file
         from zeroflow_core.fastflow3d.student import load_student
 
-        self._student = load_student(
+        student = load_student(
             settings.checkpoint, settings.device, engine=settings.engine, precision=settings.precision
         )
-        self._ground = _Ground(settings.ground, usual=self._student.metadata["ground"])
-        how = f"{self._student.engine}, {self._student.precision}, {self._student.device}, ground: {self._ground}"
-        self.name = f"student {self._student.metadata['name']} ({how})"
+        self._estimate_flow = flow_estimator(student, settings.streaming)
+        self._ground = _Ground(settings.ground, usual=student.metadata["ground"])
+        streaming = "" if settings.streaming == "none" else f", streaming: {settings.streaming}"
+        how = f"{student.engine}, {student.precision}, {student.device}, ground: {self._ground}{streaming}"
+        self.name = f"student {student.metadata['name']} ({how})"
         self.identity = {
             "checkpoint's sha256": digest(checkpoint_file(settings.checkpoint)),
             "ground": settings.ground,
-            "engine": self._student.engine,
-            "precision": self._student.precision,
+            "engine": student.engine,
+            "precision": student.precision,
+            "streaming": settings.streaming,
         }
 
     def ground_rule(self, log: Log | None) -> GroundRule:
         return self._ground.rule(log)
 
     def flow(self, log: Log | None, i: int, pair: FramePair) -> Flow:
-        return estimate_flow(self._student, pair)
+        return self._estimate_flow(pair)
 
 
 class TeacherMethod:

@@ -85,10 +85,9 @@ class AnchoredStudent:
             if known is None:
                 continue
             pose = known.anchor_SE3_ego @ ego0_SE3_ego[k].inverse()
-            moved = [pose.transform(cloud) for cloud in clouds]
-            if self._is_near(pose) and _are_same(moved[k], known.points):
-                moved[k] = known.points  # bit for bit
-                anchor_SE3_ego0, placed = pose, moved
+            if self._is_near(pose) and _are_same(pose.transform(clouds[k]), known.points):
+                anchor_SE3_ego0 = pose
+                placed = [known.points if j == k else pose.transform(clouds[j]) for j in range(2)]
                 break
         self._last = {stamps[k]: _Cloud(placed[k], anchor_SE3_ego0 @ ego0_SE3_ego[k]) for k in range(2)}
         return anchor_SE3_ego0, placed
@@ -105,4 +104,6 @@ def _seen(points: np.ndarray, is_ground: np.ndarray) -> np.ndarray:
 
 
 def _are_same(points: np.ndarray, others: np.ndarray) -> bool:
-    return points.shape == others.shape and np.allclose(points, others, rtol=1e-6, atol=_SAME_M)
+    if points.shape != others.shape:
+        return False
+    return bool((np.abs(points - others) <= _SAME_M + 1e-6 * np.abs(others)).all())
