@@ -11,7 +11,7 @@ import zeroflow_core
 from zeroflow_core.cli import doctor, main
 from zeroflow_core.errors import ZeroFlowError
 
-COMMANDS = ["infer", "flow", "convert", "simulate", "evaluate", "compare", "doctor"]
+COMMANDS = ["infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor"]
 
 
 def _run(*arguments: str):

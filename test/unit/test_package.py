@@ -19,7 +19,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.resources import share_file
 
 COMMANDS = {
-    "zeroflow_core": {"infer", "flow", "convert", "simulate", "evaluate", "compare", "doctor"},
+    "zeroflow_core": {"infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor"},
     "zeroflow_ros": {"flow_node", "replay", "demo"},
 }
 BROUGHT_ALONG = {"triton"}  # by CUDA builds of torch; only loaded where there is a GPU
@@ -50,7 +50,8 @@ def test_there_is_one_version(manifest):
 def test_every_foreign_import_is_declared(manifest, repository: Path):
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(repository / "setup.cfg")
-    distributions = re.findall(r"^[\w-]+", setup["options"]["install_requires"], re.MULTILINE)
+    required = setup["options"]["install_requires"] + setup["options.extras_require"]["onnx"]
+    distributions = re.findall(r"^[\w-]+", required, re.MULTILINE)
     declared = {MODULE_OF.get(name, name) for name in distributions}
     declared |= {dependency.name for dependency in manifest.exec_depends}
     declared |= BROUGHT_ALONG | {"zeroflow_core", "zeroflow_ros", *sys.stdlib_module_names}

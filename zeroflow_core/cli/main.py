@@ -13,6 +13,7 @@ from zeroflow_core.cli.compare import compare
 from zeroflow_core.cli.convert import convert
 from zeroflow_core.cli.doctor import doctor
 from zeroflow_core.cli.evaluate import evaluate
+from zeroflow_core.cli.export import export
 from zeroflow_core.cli.flow import flow
 from zeroflow_core.cli.infer import infer
 from zeroflow_core.cli.simulate import simulate
@@ -32,6 +33,7 @@ app.command()(convert)
 app.command()(simulate)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(export)
 app.command()(doctor)
 
 

@@ -6,6 +6,10 @@ TorchScript takes (N0,3) and (N1,3) and gives (N0,3). It is what C++ loads as it
 processor and GPU: a program of torch.export must first be compiled on a machine like the one that will run it.
 
 Both files carry the same metadata: metadata_props in ONNX, extra files in TorchScript.
+
+TensorRT, by its documentation, untried: ONNX-TensorRT 10.0 lists opset 20 and every operator in the file. Sums over
+pillars are ScatterElements with reduction `add`, a plugin of libnvinfer_plugin: trtexec loads it, a program calls
+initLibNvInferPlugins. TF32 has to be off (trtexec --noTF32): it rounds positions' products to 10 bits.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ def export_onnx(
 
     with _quiet():
         program = torch.onnx.export(
-            Exportable(model).eval(),
+            Exportable(model),
             (torch.zeros(capacity, 3), torch.zeros(capacity, 3)),  # two: one tensor would become one input
             dynamo=True,
             opset_version=OPSET,
@@ -84,8 +88,8 @@ def export_torch(out: Path, model: FastFlow3D, metadata: dict[str, Any], check: 
     metadata, check, returns, raises: as of `export_onnx`
     """
     file = io.BytesIO()
-    with _quiet(), torch.no_grad():
-        traced = torch.jit.trace(Exportable(model).eval(), (torch.zeros(8, 3), torch.zeros(8, 3)), check_trace=False)
+    with _quiet():
+        traced = torch.jit.trace(Exportable(model), (torch.zeros(8, 3), torch.zeros(8, 3)), check_trace=False)
         torch.jit.save(traced, file, _extra_files=describe(model.config, metadata))
     content = file.getvalue()
     error = _compare(_torch_flow(content), model, _POINTS_TO_CHECK, f"{out} as TorchScript") if check else None
@@ -129,8 +133,7 @@ def _torch_flow(content: bytes) -> Flow:
         loaded = torch.jit.load(io.BytesIO(content), map_location="cpu")
 
     def flow(pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return loaded(torch.from_numpy(pc0), torch.from_numpy(pc1)).numpy()
+        return loaded(torch.from_numpy(pc0), torch.from_numpy(pc1)).numpy()
 
     return flow
 
@@ -157,8 +160,8 @@ def _pair(config: FastFlow3DConfig, points: int) -> tuple[np.ndarray, np.ndarray
     lower, upper = np.float32(config.minimum), np.float32(config.maximum)
     first = rng.uniform(1.05 * lower, 1.05 * upper, (points, 3)).astype(np.float32)
     second = first[::2] + rng.normal(0, config.pillar_size, (len(first[::2]), 3)).astype(np.float32)
-    edges = first[1::3]
-    edges[:, :2] = np.round(edges[:, :2] / config.pillar_size) * np.float32(config.pillar_size)
+    edges = first[1::3, :2]
+    edges[:] = lower[:2] + np.round((edges - lower[:2]) / config.pillar_size) * np.float32(config.pillar_size)
     special = [lower, upper, [np.nan, 0, 0], [0, np.inf, 0], [-np.inf, 0, np.nan], 3 * upper]
     first[: len(special)] = np.float32(special)[:points]
     return first, second
@@ -180,7 +183,8 @@ def _quiet() -> Iterator[None]:
 def _need(*packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise ZeroFlowError(f"ONNX files need {' and '.join(missing)}, not installed here: pip install '.[onnx]'")
+        names = " ".join(missing)
+        raise ZeroFlowError(f"writing ONNX needs packages that are not installed here: pip install {names}")
 
 
 def _write(out: Path, content: bytes) -> None:

@@ -39,6 +39,7 @@ class Exportable(nn.Module):
         self.hidden = _linear(torch.cat([folded.canvas, folded.offsets], dim=1), folded.bias)
         self.activation = model.head.decoder[1]
         self.out = _linear(folded.out_weight, folded.out_bias)
+        self.eval().requires_grad_(False)
 
     def forward(self, pc0: Tensor, pc1: Tensor) -> Tensor:
         """(N,3) and (N,3) float32, metres, in one frame → flow (N,3) of pc0's points in metres per interval; NaN for
