@@ -46,6 +46,8 @@ class CudaEngine:
             self._network = Network(fold(model), pillars.minimum, pillars.size, _DTYPES[precision], self._device)
             self._stream = torch.cuda.Stream(self._device) if self._is_gpu else None
             self._memory = torch.cuda.graph_pool_handle() if self._is_gpu else None
+            if self._is_gpu:
+                torch.cuda.synchronize()  # else another stream could read weights before they are there
         self._kept: OrderedDict[int, _Buffers] = OrderedDict()  # by capacity, the last used last
         self._lock = threading.Lock()
         self.flops, self.bytes_moved = 0, self._network.bytes_moved
