@@ -42,8 +42,7 @@ def test_onnx_is_what_it_writes_and_one_line_is_what_it_says(checkpoint, tmp_pat
     expected = r"tiny as ONNX, 0\.\d MB, clouds of 90 rows, within \de-\d\d m of the reference\n"
     assert re.fullmatch(re.escape(f"{out}: ") + expected, done.stdout)
     inputs = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in onnx.load(out).graph.input
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in onnx.load(out).graph.input
     }
     assert inputs == {"pc0": [90, 3], "pc1": [90, 3]}
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]

@@ -27,7 +27,7 @@ pytest.importorskip("onnxscript")
 
 METADATA = {"name": "small", "ground": "none", "interval_s": 0.2}
 CAPACITY = 8000
-# A plain grid; one that float32 can't hold, off the origin, of odd sides, where a reciprocal of the size is no division.
+# A plain grid; one off the origin, of odd sides, where dividing by the size is not multiplying by its reciprocal.
 CONFIGS = {"plain": SMALL, "off the origin": grid(24, 6, (2, 3, 3), 0.3, (-3.7, -3.7))}
 # What ONNX-TensorRT's operators.md (10.x) lists as supported; of ScatterND it says "`reduction` is not supported".
 TENSORRT = set(
