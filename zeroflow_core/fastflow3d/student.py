@@ -72,7 +72,7 @@ class Reference:
         clouds = [self._to_device(pc0), self._to_device(pc1)]
         flow = torch.full((len(clouds[0]), 3), torch.nan, device=self._device)
         # cuDNN otherwise rounds fp32 convolutions to tf32, and parity is lost.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             ((estimate, index),) = self._model([clouds[0]], [clouds[1]], bf16=self._precision == "bf16")
             flow[index] = estimate
         return flow if isinstance(pc0, torch.Tensor) else flow.cpu().numpy()
