@@ -303,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from zeroflow_core.fastflow3d.student import load_student
 
-    errors = evaluate(load_student(options.out, device="cpu"), recipe.held_out_seeds)
+    errors = evaluate(load_student(options.out, device="cpu", engine="reference"), recipe.held_out_seeds)
     console.print(f"{options.out}: made in {minutes:.1f} minutes; on worlds never trained on:")
     console.print_json(json.dumps(errors.to_dict()))
 
