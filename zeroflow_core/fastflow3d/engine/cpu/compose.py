@@ -23,9 +23,9 @@ class WindowProducts:
     """With n kinds of rows (and as many of columns):
 
     kind:   (cells,) int32: of each row of pillars, and of each column
-    weight: (n·n, 25·L + 49·2C, K) float64 for kind of row · n + kind of column; L channels of the coarse map, once its
+    weight: (n·n, 25·L + 49·2C, K) float32 for kind of row · n + kind of column; L channels of the coarse map, once its
             1×1 convolution is done, and C of each canvas, pc0's first
-    bias:   (n·n, K) float64
+    bias:   (n·n, K) float32
     """
 
     kind: np.ndarray
@@ -36,26 +36,31 @@ class WindowProducts:
 @torch.no_grad()
 def compose(folded: Folded) -> WindowProducts:
     """The coarse map must be padded by two cells: the first repeats its border, the second is never weighed."""
-    level, last, cells = folded.levels[-1], folded.last, folded.config.cells
+    cells = folded.config.cells
     at = np.arange(cells)[:, None] + np.arange(-3, 4)
     inside = (at >= 0) & (at < cells)
-    keys = np.column_stack([inside, np.arange(cells) % 2])
-    kinds, kind = np.unique(keys, axis=0, return_inverse=True)
-    n = len(kinds)
+    kinds, kind = np.unique(np.column_stack([inside, np.arange(cells) % 2]), axis=0, return_inverse=True)
     valid = torch.from_numpy(kinds[:, :7].astype(np.float64))
     up = torch.from_numpy(np.stack([_upsampling(int(parity)) for parity in kinds[:, 7]]))
-    mask = (valid[:, None, :, None] * valid[None, :, None, :]).reshape(n * n, 1, 1, 7, 7)
+    of_rows = [_of_a_row(folded, valid[i], up[i], valid, up) for i in range(len(kinds))]
+    weight, bias = (torch.cat(parts) for parts in zip(*of_rows, strict=True))
+    return WindowProducts(kind.reshape(-1).astype(np.int32), weight, bias)
 
-    # Backwards from one pillar: how much each cell of each map counts, those outside the grid not at all.
-    outputs, channels = last.weight.shape[:2]
+
+def _of_a_row(folded: Folded, valid: Tensor, up: Tensor, across: Tensor, up_across: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (n,·,K) and bias (n,K) of pillars in one kind of row and all n kinds of columns.
+
+    valid, across: (7,), (n,7): which cells around the pillar lie in the grid;  up, up_across: see _upsampling
+    """
+    level, last = folded.levels[-1], folded.last
+    mask = (valid[:, None] * across[:, None, :])[:, None, None]
+    # Backwards from the pillar: how much each cell of each map counts, those outside the grid not at all.
     after_out = last.weight.double() * mask[..., 2:5, 2:5]
     after_join = _pulled_back(after_out, level.out.weight) * mask[..., 1:6, 1:6]
     before_join = _pulled_back(after_join, level.join.weight) * mask
     wide = level.coarse.weight.shape[0]
     upsampled, lateral = before_join.split([wide, before_join.shape[2] - wide], dim=2)
-    by_row = up.repeat_interleave(n, dim=0)
-    by_column = up.repeat(n, 1, 1)
-    coarse = torch.einsum("nkcyx,nyi,nxj->nijck", upsampled, by_row, by_column)
+    coarse = torch.einsum("nkcyx,yi,nxj->nijck", upsampled, up, up_across)
     canvas = torch.einsum("nkcyx,cd->nyxdk", lateral, level.lateral.weight[:, :, 0, 0].double())
     canvas[:, 3, 3] += folded.canvas.double().T
     bias = (
@@ -65,8 +70,8 @@ def compose(folded: Folded) -> WindowProducts:
         + torch.einsum("nkcyx,c->nk", after_join, level.join.bias.double())
         + torch.einsum("nkcyx,c->nk", lateral, level.lateral.bias.double())
     )
-    weight = torch.cat([coarse.reshape(n * n, -1, outputs), canvas.reshape(n * n, -1, outputs)], dim=1)
-    return WindowProducts(kind.reshape(-1).astype(np.int32), weight, bias)
+    weight = torch.cat([part.flatten(1, 3) for part in (coarse, canvas)], dim=1)
+    return weight.float(), bias.float()
 
 
 def _pulled_back(weights: Tensor, convolution: Tensor) -> Tensor:

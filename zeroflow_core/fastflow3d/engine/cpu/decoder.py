@@ -58,7 +58,7 @@ class Decoder:
         windows = compose(folded)
         self._kind, self._kinds = windows.kind, int(windows.kind.max()) + 1
         self._window = products.weights(windows.weight)
-        self._window_bias = np.ascontiguousarray(windows.bias.float().numpy())
+        self._window_bias = windows.bias.numpy()
 
     def decode(self, pillars: Pillars, encoder: Encoder, slot0: int, slot1: int) -> np.ndarray:
         """(P,K) float32 for the pillars of the cloud in slot0: everything in the head's first sum but the offsets."""
