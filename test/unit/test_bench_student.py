@@ -362,6 +362,14 @@ def test_tables_have_a_line_for_each_row(fake, monkeypatch):
     assert "FastFlow3D 1x, seed 7; " in done.stdout
 
 
+def test_other_work_on_the_machine_is_told(fake, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for load, told in ((1.5, True), (0.1, False)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        done = bench("--points", 99, "--precision", "fp32", "--repeats", 1)
+        assert f"load {load} on 2 cores" in done.stdout and ("THE MACHINE IS BUSY" in done.stdout) == told
+
+
 def test_rows_are_kept_when_a_later_pair_fails(logs: Path, tmp_path: Path, fake, monkeypatch):
     file, answer = tmp_path / "student.json", fake.flow
 

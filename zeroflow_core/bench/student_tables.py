@@ -13,6 +13,7 @@ from zeroflow_core.bench.student_growth import Growth, Reading
 from zeroflow_core.bench.student_run import Row
 from zeroflow_core.evaluation.wording import NOTHING, count, duration, several, share
 
+_BUSY = 0.25  # of the cores, by the load of the last minute, from which on times are not the student's alone
 _TITLES = {
     "pair": "Time for a pair of clouds, taken in turns in one process",
     "points": "More and more points",
@@ -23,10 +24,11 @@ _TITLES = {
 def heading(about: dict[str, Any]) -> str:
     """What is measured on what, in a line. about: the command's plain data on it"""
     commit = f" ({about['commit']})" if about["commit"] else ""
+    busy = "; THE MACHINE IS BUSY: times say little" if about["load"] > _BUSY * about["cpus"] else ""
     return (
         f"FastFlow3D {about['size']}, {about['weights']}; {about['machine']}, {several(about['threads'], 'thread')}, "
         f"load {about['load']:.1f} on {several(about['cpus'], 'core')}; torch {about['torch']}, "
-        f"zeroflow {about['version']}{commit}"
+        f"zeroflow {about['version']}{commit}{busy}"
     )
 
 
