@@ -17,8 +17,10 @@ import torch
 from engine_cases import PAIRS, cell_edges, exact_flow, grid, needs_gpu, random_network, scene, strange_rows
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine import cuda, cuda_network, cuda_plain
-from zeroflow_core.fastflow3d.engine.cuda_plain import Grid, PointLayers
+from zeroflow_core.fastflow3d.engine.cuda import engine as cuda
+from zeroflow_core.fastflow3d.engine.cuda import network as cuda_network
+from zeroflow_core.fastflow3d.engine.cuda import plain as cuda_plain
+from zeroflow_core.fastflow3d.engine.cuda.plain import Grid, PointLayers
 from zeroflow_core.fastflow3d.pillars import PillarGrid
 
 # Channels that are no power of two, more of them than are multiplied at a time, sizes that float32 can't hold, more
@@ -157,7 +159,7 @@ def test_kernels_in_the_interpreter_agree_with_plain_pytorch(plain, tmp_path: Pa
 
 def interpret_kernels(path: str) -> None:
     """In a process where Triton interprets: put the kernels' answers into a file."""
-    from zeroflow_core.fastflow3d.engine import cuda_kernels
+    from zeroflow_core.fastflow3d.engine.cuda import kernels as cuda_kernels
 
     with torch.no_grad(), np.errstate(all="ignore"):  # what is not finite is in the cases
         torch.save(_answers(cuda_kernels, "cpu"), path)
@@ -168,7 +170,7 @@ def interpret_kernels(path: str) -> None:
 def test_a_gpu_agrees_with_the_cpu(plain, triton: bool):
     steps = cuda_plain
     if triton:
-        from zeroflow_core.fastflow3d.engine import cuda_kernels as steps
+        from zeroflow_core.fastflow3d.engine.cuda import kernels as steps
     with torch.no_grad():
         _assert_near(_answers(steps, "cuda"), plain)
 
@@ -210,7 +212,7 @@ def compile_kernels() -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    from zeroflow_core.fastflow3d.engine import cuda_kernels
+    from zeroflow_core.fastflow3d.engine.cuda import kernels as cuda_kernels
 
     numbers = (
         "capacity",
@@ -247,13 +249,13 @@ def compile_kernels() -> None:
 
 
 def test_importing_the_engine_does_not_load_triton():
-    done = _run("import sys, zeroflow_core.fastflow3d.engine.cuda; print('triton' in sys.modules)")
+    done = _run("import sys, zeroflow_core.fastflow3d.engine.cuda.engine; print('triton' in sys.modules)")
     assert done.stdout.strip() == "False"
 
 
 def test_a_device_where_triton_fails_is_served_by_plain_pytorch(monkeypatch):
     # There is no such device: whatever Triton would do with it, something fails.
-    monkeypatch.setitem(sys.modules, "zeroflow_core.fastflow3d.engine.cuda_kernels", None)
+    monkeypatch.setitem(sys.modules, "zeroflow_core.fastflow3d.engine.cuda.kernels", None)
     with pytest.warns(UserWarning, match="Triton does not work on cuda:0; plain PyTorch is slower"):
         assert cuda_network._kernels_for.__wrapped__(torch.device("cuda", 0)) is cuda_plain
     assert cuda_network._kernels_for(torch.device("cpu")) is cuda_plain

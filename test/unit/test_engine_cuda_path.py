@@ -32,8 +32,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from zeroflow_core.fastflow3d.engine import cuda, cuda_network
-from zeroflow_core.fastflow3d.engine.cuda import CudaEngine
+from zeroflow_core.fastflow3d.engine.cuda import engine as cuda
+from zeroflow_core.fastflow3d.engine.cuda import network as cuda_network
+from zeroflow_core.fastflow3d.engine.cuda.engine import CudaEngine
 from zeroflow_core.fastflow3d.engine.fold import fold
 
 WITHIN_M = 1e-5  # of the model in float64, for flows of decimetres

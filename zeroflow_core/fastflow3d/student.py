@@ -116,7 +116,7 @@ def _network(engine: str, device: str) -> type:
     if engine == "reference":
         return Reference
     if torch.device(device).type == "cuda":
-        from zeroflow_core.fastflow3d.engine.cuda import CudaEngine
+        from zeroflow_core.fastflow3d.engine.cuda.engine import CudaEngine
 
         return CudaEngine
     from zeroflow_core.fastflow3d.engine.cpu.engine import CpuEngine

@@ -1,4 +1,4 @@
-"""The functions of `cuda_plain` as Triton kernels. Importing this loads Triton; `cuda_network` does so where it works.
+"""The functions of `plain` as Triton kernels. Importing this loads Triton; `network` does so where it works.
 
 Points are added to their pillars by atomics, in any order: two runs on the same clouds may differ in the last digits of
 a pillar's sums. Those are fp32 sums of offsets and of features of a few points, so that flows differ by micrometres.
@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cuda_plain import Grid, PointLayers
+from zeroflow_core.fastflow3d.engine.cuda.plain import Grid, PointLayers
 
 _POINTS = 128  # of a program, where it has no channels
 _WITH_CHANNELS = 64

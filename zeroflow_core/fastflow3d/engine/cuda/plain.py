@@ -1,6 +1,6 @@
 """The steps of a frame between the convolutions, in plain PyTorch: fixed shapes, no synchronisation, any device.
 
-`cuda_kernels` has the same functions as Triton kernels, many times faster, for GPUs that have it. fp32 products of the
+`kernels` has the same functions as Triton kernels, many times faster, for GPUs that have it. fp32 products of the
 point layers are as exact here as the process asks of torch, which is exact unless somebody asks for TF32.
 
 K is the points' capacity, C the channels of a pillar, L those of a level's lateral maps, both clouds together, H those

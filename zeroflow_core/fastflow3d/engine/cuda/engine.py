@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cuda_network import Network
+from zeroflow_core.fastflow3d.engine.cuda.network import Network
 from zeroflow_core.fastflow3d.engine.fold import fold
 from zeroflow_core.fastflow3d.model import FastFlow3D
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
-from zeroflow_core.fastflow3d.engine import cuda_plain
-from zeroflow_core.fastflow3d.engine.cuda_plain import Grid, PointLayers
+from zeroflow_core.fastflow3d.engine.cuda import plain
+from zeroflow_core.fastflow3d.engine.cuda.plain import Grid, PointLayers
 from zeroflow_core.fastflow3d.engine.fold import Folded, Level
 
 
@@ -143,12 +143,12 @@ def _of_nothing(folded: Folded) -> Tensor:
 def _kernels_for(device: torch.device) -> ModuleType:
     """Triton kernels where Triton works: it must be installed, know the GPU, and find a C compiler."""
     if device.type != "cuda":
-        return cuda_plain
+        return plain
     try:
-        from zeroflow_core.fastflow3d.engine import cuda_kernels
+        from zeroflow_core.fastflow3d.engine.cuda import kernels
 
-        cuda_kernels.bias_gelu(torch.zeros(1, 8, 1, 1, device=device), torch.zeros(8, device=device))
+        kernels.bias_gelu(torch.zeros(1, 8, 1, 1, device=device), torch.zeros(8, device=device))
     except Exception as problem:  # Triton, the driver and the compiler each have their own
         warnings.warn(f"Triton does not work on {device}; plain PyTorch is slower: {problem}", stacklevel=4)
-        return cuda_plain
-    return cuda_kernels
+        return plain
+    return kernels
