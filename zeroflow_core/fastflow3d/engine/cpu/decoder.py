@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cpu import kernels
+from zeroflow_core.fastflow3d.engine.cpu import row_kernels, tile_kernels
 from zeroflow_core.fastflow3d.engine.cpu.compose import compose
 from zeroflow_core.fastflow3d.engine.cpu.encoder import Encoder, padded_shape
 from zeroflow_core.fastflow3d.engine.cpu.pillars import Pillars
@@ -92,16 +92,16 @@ class Decoder:
     def _clear_tiles(self, maps: np.ndarray, tiles: np.ndarray, size: int, pad: int) -> None:
         zeros, where = np.zeros((1, 1, maps.shape[3]), np.float32), np.zeros(size, np.int32)
         at = places(tiles)
-        kernels.fill_tiles(maps, at, 0, len(at), size, pad, zeros, where)
+        tile_kernels.fill_tiles(maps, at, 0, len(at), size, pad, zeros, where)
 
     def _first(self, coarsest: np.ndarray, slot0: int, slot1: int, needed: np.ndarray, pad: int) -> None:
         at = places(needed)
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.both_at(coarsest, slot0, slot1, at, first, n, factor)
+            row_kernels.both_at(coarsest, slot0, slot1, at, first, n, factor)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.rows_to_sites(product, at, first, n, self._coarse_bias, False, self._start, pad)
+            row_kernels.rows_to_sites(product, at, first, n, self._coarse_bias, False, self._start, pad)
 
         self._products.run(len(at), self._coarse, gather, scatter)
 
@@ -111,12 +111,14 @@ class Decoder:
         wide, narrow = coarse.shape[3], lateral.shape[3]
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.upsampled_to_frequencies(coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch)
-            kernels.patches_to_frequencies(lateral, slot0, at, first, n, factor, wide, scratch)
-            kernels.patches_to_frequencies(lateral, slot1, at, first, n, factor, wide + narrow, scratch)
+            tile_kernels.upsampled_to_frequencies(
+                coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch
+            )
+            tile_kernels.patches_to_frequencies(lateral, slot0, at, first, n, factor, wide, scratch)
+            tile_kernels.patches_to_frequencies(lateral, slot1, at, first, n, factor, wide + narrow, scratch)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.frequencies_to_tiles(
+            tile_kernels.frequencies_to_tiles(
                 product, at, first, n, step.join_bias, False, step.size, step.joined, 1, scratch
             )
 
@@ -124,10 +126,10 @@ class Decoder:
 
     def _out(self, step: _Step, at: np.ndarray) -> None:
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.patches_to_frequencies(step.joined, -1, at, first, n, factor, 0, scratch)
+            tile_kernels.patches_to_frequencies(step.joined, -1, at, first, n, factor, 0, scratch)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.frequencies_to_tiles(
+            tile_kernels.frequencies_to_tiles(
                 product, at, first, n, step.out_bias, False, step.size, step.result, step.pad, scratch
             )
 
@@ -144,14 +146,14 @@ class Decoder:
             bias = self._window_bias[k]
 
             def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray, of_kind=of_kind) -> None:
-                kernels.windows(
+                row_kernels.windows(
                     coarse, pillars.ids, pillars.features, slot0, slot1, self._cells, cell_of, of_kind, first, n, factor
                 )
 
             def scatter(
                 first: int, n: int, product: np.ndarray, scratch: np.ndarray, of_kind=of_kind, bias=bias
             ) -> None:
-                kernels.rows_to_pillars(product, of_kind, first, n, bias, sums)
+                row_kernels.rows_to_pillars(product, of_kind, first, n, bias, sums)
 
             self._products.run(len(of_kind), self._window[k], gather, scatter, rows=_WINDOW_ROWS)
         return sums

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cpu import kernels
+from zeroflow_core.fastflow3d.engine.cpu import row_kernels, tile_kernels
 from zeroflow_core.fastflow3d.engine.cpu.empty import empty_responses
 from zeroflow_core.fastflow3d.engine.cpu.pillars import SLOTS, Pillars
 from zeroflow_core.fastflow3d.engine.cpu.products import Products
@@ -101,19 +101,19 @@ class Encoder:
 
         def piece(i: int, worker: int) -> None:
             n = min(share, len(at) - i * share)
-            kernels.fill_tiles(target, at, i * share, n, size, 1, layer.empty, layer.where)
+            tile_kernels.fill_tiles(target, at, i * share, n, size, 1, layer.empty, layer.where)
 
         self._products.threads.run(piece, -(-len(at) // share) if share else 0)
 
     def _reduce(self, source: Pillars | np.ndarray, at: np.ndarray, layer: _Layer, target: np.ndarray) -> None:
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
             if isinstance(source, Pillars):
-                kernels.pillars_around(source.ids, source.features, at, first, n, factor)
+                row_kernels.pillars_around(source.ids, source.features, at, first, n, factor)
             else:
-                kernels.map_around(source, at, first, n, factor)
+                row_kernels.map_around(source, at, first, n, factor)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.rows_to_sites(product, at, first, n, layer.bias, True, target, 1)
+            row_kernels.rows_to_sites(product, at, first, n, layer.bias, True, target, 1)
 
         self._products.run(len(at), layer.weights, gather, scatter)
 
@@ -121,10 +121,10 @@ class Encoder:
         size = len(layer.where)
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.patches_to_frequencies(source, -1, at, first, n, factor, 0, scratch)
+            tile_kernels.patches_to_frequencies(source, -1, at, first, n, factor, 0, scratch)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            kernels.frequencies_to_tiles(product, at, first, n, layer.bias, True, size, target, 1, scratch)
+            tile_kernels.frequencies_to_tiles(product, at, first, n, layer.bias, True, size, target, 1, scratch)
 
         self._products.run(len(at), layer.weights, gather, scatter)
 

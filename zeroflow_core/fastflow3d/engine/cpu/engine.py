@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
-from zeroflow_core.fastflow3d.engine.cpu import kernels
+from zeroflow_core.fastflow3d.engine.cpu import point_kernels
 from zeroflow_core.fastflow3d.engine.cpu.decoder import Decoder
 from zeroflow_core.fastflow3d.engine.cpu.encoder import Encoder
 from zeroflow_core.fastflow3d.engine.cpu.pillars import Pillars
@@ -93,7 +93,7 @@ class CpuEngine:
 
         def piece(i: int, worker: int) -> None:
             last = min(points, (i + 1) * share)
-            kernels.head(
+            point_kernels.head(
                 kept.pillar_of, kept.offsets, sums, self._by_offset, self._out_weight, self._out_bias, i * share, last,
                 flow,
             )  # fmt: skip

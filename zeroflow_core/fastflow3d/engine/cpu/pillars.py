@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroflow_core.fastflow3d.engine.cpu import kernels
+from zeroflow_core.fastflow3d.engine.cpu import point_kernels
 from zeroflow_core.fastflow3d.engine.fold import Folded
 
 SLOTS = 2
@@ -77,11 +77,11 @@ class Pillars:
         cell_of, counts = np.empty(most, np.int32), np.empty(most, np.int32)
         sums = np.empty((most, 3), np.float64)
         grid = (self._minimum, self._size, self.cells)
-        found = kernels.find_pillars(
+        found = point_kernels.find_pillars(
             kept.cloud, *grid, self.ids[slot], kept.pillar_of, kept.offsets, cell_of, sums, counts
         )
         kept.cell_of = cell_of[:found].copy()
-        kernels.pillar_features(
+        point_kernels.pillar_features(
             kept.cloud, *grid, kept.pillar_of, cell_of, sums, counts, self._weight, self._bias,
             self.features[slot, :found],
         )  # fmt: skip

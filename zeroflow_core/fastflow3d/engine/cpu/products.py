@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cpu.kernels import SCRATCH
 from zeroflow_core.fastflow3d.engine.cpu.threads import Threads
+from zeroflow_core.fastflow3d.engine.cpu.tile_kernels import SCRATCH
 
 _GRAIN = 32  # rows; pieces are multiples of it, so that few kinds of products are ever compiled
 
