@@ -50,7 +50,9 @@ class Decoder:
         self._coarse = products.weights(coarse.weight[:, :, 0, 0].T)
         self._coarse_bias = coarse.bias.numpy()
         pad = 2 if self._stages == 1 else 0
-        self._start = np.zeros(padded_shape(self._cells >> self._stages, len(self._coarse_bias), 1, pad), np.float32)
+        self._start = np.zeros(
+            padded_shape(self._cells >> self._stages, len(self._coarse_bias), 1, pad), products.kept_as
+        )
         self._steps = [
             _step(level, following, self._cells >> (self._stages - 1 - n), 2 if n == self._stages - 2 else 0, products)
             for n, (level, following) in enumerate(zip(folded.levels[:-1], folded.levels[1:], strict=True))
@@ -181,8 +183,8 @@ def _step(level: Level, following: Level, size: int, pad: int, products: Product
         out=products.weights(transformed_weights(out.weight)),
         out_bias=np.ascontiguousarray(np.broadcast_to(out.bias.numpy(), (3, 3, len(out.bias)))),
         up=upsampled_input_matrices(size),
-        joined=np.zeros(padded_shape(size, join.shape[0], 1), np.float32),
-        result=np.zeros(padded_shape(size, len(out.bias), 1, pad), np.float32),
+        joined=np.zeros(padded_shape(size, join.shape[0], 1), products.kept_as),
+        result=np.zeros(padded_shape(size, len(out.bias), 1, pad), products.kept_as),
         pad=pad,
     )
 

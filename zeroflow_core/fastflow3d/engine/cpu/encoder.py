@@ -33,7 +33,7 @@ class _Layer:
 
 class Encoder:
     """
-    maps: of each stage (2, H + 2, W + 2, C) float32, complete for what the slots hold. Tiles that no point has
+    maps: of each stage (2, H + 2, W + 2, C), complete for what the slots hold. Tiles that no point has
           touched keep the empty grid's values from one cloud to the next.
     """
 
@@ -50,8 +50,8 @@ class Encoder:
         for k, stage in enumerate(self._layers, start=1):
             size = self._cells >> k
             shape = padded_shape(size, stage[0].weights.shape[-1])
-            self.maps.append(np.zeros(shape, np.float32))
-            self._between.append([np.zeros(shape, np.float32) for _ in range(min(2, len(stage) - 1))])
+            self.maps.append(np.zeros(shape, products.kept_as))
+            self._between.append([np.zeros(shape, products.kept_as) for _ in range(min(2, len(stage) - 1))])
             tiles = -(-size // TILE)
             self._touched.append(np.ones((SLOTS, tiles, tiles), dtype=bool))
 

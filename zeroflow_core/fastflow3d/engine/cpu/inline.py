@@ -1,6 +1,7 @@
-"""What the compiled inner loops (…_kernels) share: how they are compiled, GELU, and how products keep their numbers.
+"""What the compiled inner loops (…_kernels) share: how they are compiled, GELU, and how numbers are kept.
 
-What goes into a product and comes out of it is float32, or bfloat16 as its upper 16 bits in uint16. Numba keeps machine
+Maps, and what goes into a product and comes out of it, are float32, or bfloat16 as a float32's upper 16 bits in uint16;
+`pack` and `unpack` are for both. Numba keeps machine
 code until the file changes that a kernel stands in; after a change to this file or to `winograd`, touch those.
 """
 
@@ -85,7 +86,7 @@ def _pack_for(value, array):
 
 
 def unpack(value):
-    """An element of a product as float32."""
+    """An element of a map or product as float32."""
 
 
 @overload(unpack, inline="always")

@@ -21,7 +21,8 @@ Scatter = Callable[[int, int, np.ndarray, np.ndarray], None]
 class Products:
     """Runs gather → multiply → scatter on all threads, each in buffers of its own.
 
-    precision: 'fp32', or 'bf16': factors and products in bfloat16, sums in float32
+    precision: 'fp32', or 'bf16': factors, products and the maps between them in bfloat16, sums in float32
+    kept_as:   the type of numpy arrays for such maps: float32, or uint16 for bfloat16's bits
     largest:   elements of the largest factor or product per row (36 C, say), over all steps
     rows:      of a piece at most
     flops:     of all products since it was last set to 0, those of filled-up rows included
@@ -30,6 +31,7 @@ class Products:
     def __init__(self, threads: Threads, precision: str, largest: int, rows: int) -> None:
         self.threads = threads
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.kept_as = np.uint16 if precision == "bf16" else np.float32
         self.rows = rows
         self.flops = 0
         self._buffers = [

@@ -1,6 +1,6 @@
 """Cells of maps to rows of a matrix and back, compiled: what lies around every other product.
 
-Maps are (slots, rows, columns, channels) float32 with one row and column of zeros on every side of the grid.
+Maps are (slots, rows, columns, channels) with one row and column of zeros on every side of the grid.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def map_around(maps, sites, first, count, out):
                 source = maps[s, y + r, x + k]
                 target = out[t, (3 * r + k) * channels : (3 * r + k + 1) * channels]
                 for c in range(channels):
-                    target[c] = pack(source[c], out)
+                    target[c] = pack(unpack(source[c]), out)
 
 
 @loose
@@ -56,7 +56,7 @@ def both_at(maps, slot0, slot1, sites, first, count, out):
             source = maps[slot1 if which else slot0, y, x]
             target = out[t, which * channels : (which + 1) * channels]
             for c in range(channels):
-                target[c] = pack(source[c], out)
+                target[c] = pack(unpack(source[c]), out)
 
 
 @loose
@@ -68,10 +68,10 @@ def rows_to_sites(rows, sites, first, count, bias, with_gelu, maps, pad):
         target = maps[sites[first + t, 0], sites[first + t, 1] + pad, sites[first + t, 2] + pad]
         if with_gelu:
             for c in range(channels):
-                target[c] = gelu(unpack(source[c]) + bias[c])
+                target[c] = pack(gelu(unpack(source[c]) + bias[c]), maps)
         else:
             for c in range(channels):
-                target[c] = unpack(source[c]) + bias[c]
+                target[c] = pack(unpack(source[c]) + bias[c], maps)
 
 
 @loose
@@ -91,7 +91,7 @@ def windows(coarse, ids, features, slot0, slot1, cells, cell_of, order, first, c
                 source = coarse[y // 2 + r, x // 2 + k]
                 target = row[(5 * r + k) * wide : (5 * r + k + 1) * wide]
                 for c in range(wide):
-                    target[c] = pack(source[c], out)
+                    target[c] = pack(unpack(source[c]), out)
         for r in range(7):
             for k in range(7):
                 for which in range(2):

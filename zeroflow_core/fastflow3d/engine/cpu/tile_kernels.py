@@ -1,6 +1,6 @@
 """Tiles of maps to Winograd's frequencies and back, compiled: what lies around the products of 3×3 convolutions.
 
-Maps are (slots, rows, columns, channels) float32 with one row and column of zeros on every side of the grid. Loops run
+Maps are (slots, rows, columns, channels) with one row and column of zeros on every side of the grid. Loops run
 over blocks of channels in a scratch array small enough for the first cache; its constant offsets let them become vector
 instructions.
 """
@@ -88,7 +88,7 @@ def patches_to_frequencies(maps, slot, tiles, first, count, out, channel, scratc
             for r in range(_6):
                 for k in range(_6):
                     for c in range(n):
-                        scratch[k * _BLOCK + c] = maps[s, y + r, x + k, low + c]
+                        scratch[k * _BLOCK + c] = unpack(maps[s, y + r, x + k, low + c])
                 _to_frequencies(scratch, _0, _BLOCK, (_36 + _6 * r) * _BLOCK, _BLOCK)
             for k in range(_6):
                 _to_frequencies(scratch, (_36 + k) * _BLOCK, _6 * _BLOCK, _0, _BLOCK)
@@ -116,7 +116,7 @@ def upsampled_to_frequencies(coarse, pad, size, rows, tiles, first, count, out, 
                     x = np.uintp(min(max(2 * tx - 1 + k, 0), size - 1) + pad)
                     at = np.uintp(k) * _BLOCK
                     for c in range(n):
-                        scratch[at + c] = coarse[y, x, low + c]
+                        scratch[at + c] = unpack(coarse[y, x, low + c])
                 for k in range(_6):
                     _mix(scratch, across[k], _0, _BLOCK, (_36 + _6 * np.uintp(r) + k) * _BLOCK)
             for i in range(_6):
@@ -152,11 +152,11 @@ def frequencies_to_tiles(products, tiles, first, count, bias, with_gelu, size, m
                     if with_gelu:
                         for c in range(n):
                             value = scratch[k * _BLOCK + c] + bias[of_row, of_column, low + c]
-                            maps[s, y + i + pad, x + k + pad, low + c] = gelu(value)
+                            maps[s, y + i + pad, x + k + pad, low + c] = pack(gelu(value), maps)
                     else:
                         for c in range(n):
                             value = scratch[k * _BLOCK + c] + bias[of_row, of_column, low + c]
-                            maps[s, y + i + pad, x + k + pad, low + c] = value
+                            maps[s, y + i + pad, x + k + pad, low + c] = pack(value, maps)
 
 
 @loose
@@ -170,4 +170,4 @@ def fill_tiles(maps, tiles, first, count, size, pad, values, where):
             for x in range(left, min(left + _4, size)):
                 row, column = np.uintp(where[y]), np.uintp(where[x])
                 for c in range(channels):
-                    maps[s, y + pad, x + pad, c] = values[row, column, c]
+                    maps[s, y + pad, x + pad, c] = pack(values[row, column, c], maps)
