@@ -11,6 +11,7 @@ import torch
 from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.checkpoint import load_model
+from zeroflow_core.fastflow3d.engine import Engine
 from zeroflow_core.fastflow3d.engine.fold import dense_macs
 from zeroflow_core.fastflow3d.model import FastFlow3D
 
@@ -24,7 +25,12 @@ class Student:
     precision: 'fp32' or 'bf16'
     engine:    'fast' (zeroflow_core.fastflow3d.engine) or 'reference': the modules as they are
     metadata:  plain data of the checkpoint: name, ground rule, interval_s, …
-    network:   what computes; the fast ones keep weights of their own, taken from the model now
+    network:   what computes. A fast one has weights of its own, taken from the model now, and can't be copied or
+               pickled; the reference computes with the model itself, which is put on the device and in eval mode.
+
+    Raises:
+        ValueError: an unknown engine or precision.
+        ZeroFlowError: the fast engine needs something that is not there.
     """
 
     def __init__(
@@ -35,12 +41,14 @@ class Student:
         precision: str = "fp32",
         engine: str = "reference",
     ) -> None:
-        self.model = model.eval().to(device if engine == "reference" else "cpu")
+        if engine not in ENGINES or precision not in ("fp32", "bf16"):
+            raise ValueError(f"engine '{engine}' and precision '{precision}': one of {ENGINES}, and fp32 or bf16")
+        self.model = model.eval().to(device) if engine == "reference" else model
         self.metadata = metadata
         self.device = device
         self.precision = precision
         self.engine = engine
-        self.network = _network(engine, device)(self.model, precision, device)
+        self.network: Engine = _engine(engine, device)(self.model, precision, device)
 
     def flow(self, pc0: np.ndarray | torch.Tensor, pc1: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
         """Residual flow of pc0's points towards pc1, both clouds in one frame and without ground.
@@ -60,6 +68,9 @@ class Student:
 
 class Reference:
     """The modules as they are, which are the ones that train."""
+
+    keeps_clouds = False
+    bytes_moved = None
 
     def __init__(self, model: FastFlow3D, precision: str, device: str) -> None:
         """precision: 'fp32', or 'bf16': convolutions in bfloat16"""
@@ -111,7 +122,7 @@ def load_student(
     return Student(model, metadata, device, chosen, engine)
 
 
-def _network(engine: str, device: str) -> type:
+def _engine(engine: str, device: str) -> type[Engine]:
     # numba and triton take a second to import: only where they are used.
     if engine == "reference":
         return Reference
@@ -119,6 +130,13 @@ def _network(engine: str, device: str) -> type:
         from zeroflow_core.fastflow3d.engine.cuda.engine import CudaEngine
 
         return CudaEngine
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        raise ZeroFlowError(
+            f"the fast engine needs numba on a CPU, which can't be loaded ({error}); pip install --upgrade numba, or "
+            "take engine reference"
+        ) from error
     from zeroflow_core.fastflow3d.engine.cpu.engine import CpuEngine
 
     return CpuEngine

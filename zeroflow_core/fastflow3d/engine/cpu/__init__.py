@@ -3,6 +3,5 @@ finest level of the decoder is one product per pillar.
 
 In reading order: `engine` (the steps), `pillars`, `encoder` with `empty` (what the encoder gives where there are no
 points), `decoder` with `compose` (the finest level), `winograd` (the convolution), `tiles` (which parts are computed),
-`products` (matrix products in pieces), `threads`; and the inner loops, compiled by numba: `point_kernels`,
-`tile_kernels`, `row_kernels` and what they share, `inline`.
+`products` (matrix products in pieces), `kernels` (inner loops, compiled by numba), `threads`.
 """

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zeroflow_core.fastflow3d.engine.fold import Folded
@@ -77,8 +76,14 @@ def _of_a_row(folded: Folded, valid: Tensor, up: Tensor, across: Tensor, up_acro
 def _pulled_back(weights: Tensor, convolution: Tensor) -> Tensor:
     """What a convolution's inputs count, from what its outputs do: (n,K,O,s,s) → (n,K,I,s+2,s+2)."""
     n, outputs, _, size, _ = weights.shape
-    before = F.conv_transpose2d(weights.flatten(0, 1), convolution.double())
-    return before.reshape(n, outputs, -1, size + 2, size + 2)
+    inputs = convolution.shape[1]
+    # One product for all taps; conv_transpose2d takes ten times as long in float64.
+    taps = torch.einsum("nkoyx,oidj->nkiyxdj", weights, convolution.double())
+    before = weights.new_zeros(n, outputs, inputs, size + 2, size + 2)
+    for dy in range(3):
+        for dx in range(3):
+            before[..., dy : dy + size, dx : dx + size] += taps[..., dy, dx]
+    return before
 
 
 def _upsampling(parity: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cpu import row_kernels, tile_kernels
+from zeroflow_core.fastflow3d.engine.cpu import kernels
 from zeroflow_core.fastflow3d.engine.cpu.compose import compose
 from zeroflow_core.fastflow3d.engine.cpu.encoder import Encoder, padded_shape
 from zeroflow_core.fastflow3d.engine.cpu.pillars import Pillars
@@ -17,7 +17,7 @@ from zeroflow_core.fastflow3d.engine.cpu.tiles import grown, halved, places, til
 from zeroflow_core.fastflow3d.engine.cpu.winograd import transformed_weights, upsampled_input_matrices
 from zeroflow_core.fastflow3d.engine.fold import Conv, Folded, Level
 
-_WINDOW_ROWS = 128  # of a piece: a window is long
+WINDOW_ROWS = 128  # of a piece: a window is long
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,9 @@ class Decoder:
         coarse = folded.levels[0].coarse
         self._coarse = products.weights(coarse.weight[:, :, 0, 0].T)
         self._coarse_bias = coarse.bias.numpy()
-        pad = 2 if self._stages == 1 else 0
-        self._start = np.zeros(
-            padded_shape(self._cells >> self._stages, len(self._coarse_bias), 1, pad), products.kept_as
-        )
+        self._start_pad = 2 if self._stages == 1 else 0
+        start = padded_shape(self._cells >> self._stages, len(self._coarse_bias), 1, self._start_pad)
+        self._start = np.zeros(start, products.kept_as)
         self._steps = [
             _step(level, following, self._cells >> (self._stages - 1 - n), 2 if n == self._stages - 2 else 0, products)
             for n, (level, following) in enumerate(zip(folded.levels[:-1], folded.levels[1:], strict=True))
@@ -65,16 +64,17 @@ class Decoder:
     def decode(self, pillars: Pillars, encoder: Encoder, slot0: int, slot1: int) -> np.ndarray:
         """(P,K) float32 for the pillars of the cloud in slot0: everything in the head's first sum but the offsets."""
         needed = self._needed(pillars, slot0)
-        maps, pad = self._start, 2 if self._stages == 1 else 0
-        # Zero what is read beside what is computed: an old value of any size would enter Winograd's sums.
-        self._clear(maps, np.zeros_like(needed[0]) if self._stages == 1 else grown(grown(needed[0])), pad)
-        self._first(encoder.maps[-1], slot0, slot1, needed[0], pad)
+        maps, pad = self._start, self._start_pad
+        if self._steps:
+            # Zero what is read beside what is computed: an old value of any size would enter Winograd's sums.
+            self._clear(maps, tiles_of(grown(grown(needed[0]))), needed[0].shape[-1], pad)
+        self._first(encoder.maps[-1], slot0, slot1, needed[0])
         for n, step in enumerate(self._steps):
             tiles = tiles_of(needed[n + 1])
             joined = tiles_of(grown(needed[n + 1]))
-            self._clear_tiles(step.joined, grown(tiles) & ~joined, step.size, 1)
+            self._clear(step.joined, grown(tiles) & ~joined, step.size, 1)
             self._join(step, maps, pad, encoder.maps[-2 - n], slot0, slot1, places(joined))
-            self._clear_tiles(step.result, grown(grown(tiles)) & ~tiles, step.size, step.pad)
+            self._clear(step.result, grown(grown(tiles)) & ~tiles, step.size, step.pad)
             self._out(step, places(tiles))
             maps, pad = step.result, step.pad
         _repeat_border(maps, self._cells // 2)
@@ -88,22 +88,19 @@ class Decoder:
             masks.append(grown(halved(grown(grown(masks[-1])))))
         return masks[::-1]
 
-    def _clear(self, maps: np.ndarray, cells: np.ndarray, pad: int) -> None:
-        self._clear_tiles(maps, tiles_of(cells), cells.shape[-1], pad)
-
-    def _clear_tiles(self, maps: np.ndarray, tiles: np.ndarray, size: int, pad: int) -> None:
+    def _clear(self, maps: np.ndarray, tiles: np.ndarray, size: int, pad: int) -> None:
         zeros, where = np.zeros((1, 1, maps.shape[3]), np.float32), np.zeros(size, np.int32)
         at = places(tiles)
-        tile_kernels.fill_tiles(maps, at, 0, len(at), size, pad, zeros, where)
+        kernels.fill_tiles(maps, at, 0, len(at), size, pad, zeros, where)
 
-    def _first(self, coarsest: np.ndarray, slot0: int, slot1: int, needed: np.ndarray, pad: int) -> None:
+    def _first(self, coarsest: np.ndarray, slot0: int, slot1: int, needed: np.ndarray) -> None:
         at = places(needed)
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            row_kernels.both_at(coarsest, slot0, slot1, at, first, n, factor)
+            kernels.both_at(coarsest, slot0, slot1, at, first, n, factor)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            row_kernels.rows_to_sites(product, at, first, n, self._coarse_bias, False, self._start, pad)
+            kernels.rows_to_sites(product, at, first, n, self._coarse_bias, False, self._start, self._start_pad)
 
         self._products.run(len(at), self._coarse, gather, scatter)
 
@@ -113,14 +110,12 @@ class Decoder:
         wide, narrow = coarse.shape[3], lateral.shape[3]
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            tile_kernels.upsampled_to_frequencies(
-                coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch
-            )
-            tile_kernels.patches_to_frequencies(lateral, slot0, at, first, n, factor, wide, scratch)
-            tile_kernels.patches_to_frequencies(lateral, slot1, at, first, n, factor, wide + narrow, scratch)
+            kernels.upsampled_to_frequencies(coarse[0], pad, step.size // 2, step.up, at, first, n, factor, 0, scratch)
+            kernels.patches_to_frequencies(lateral, slot0, at, first, n, factor, wide, scratch)
+            kernels.patches_to_frequencies(lateral, slot1, at, first, n, factor, wide + narrow, scratch)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            tile_kernels.frequencies_to_tiles(
+            kernels.frequencies_to_tiles(
                 product, at, first, n, step.join_bias, False, step.size, step.joined, 1, scratch
             )
 
@@ -128,10 +123,10 @@ class Decoder:
 
     def _out(self, step: _Step, at: np.ndarray) -> None:
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            tile_kernels.patches_to_frequencies(step.joined, -1, at, first, n, factor, 0, scratch)
+            kernels.patches_to_frequencies(step.joined, -1, at, first, n, factor, 0, scratch)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            tile_kernels.frequencies_to_tiles(
+            kernels.frequencies_to_tiles(
                 product, at, first, n, step.out_bias, False, step.size, step.result, step.pad, scratch
             )
 
@@ -148,16 +143,16 @@ class Decoder:
             bias = self._window_bias[k]
 
             def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray, of_kind=of_kind) -> None:
-                row_kernels.windows(
+                kernels.windows(
                     coarse, pillars.ids, pillars.features, slot0, slot1, self._cells, cell_of, of_kind, first, n, factor
                 )
 
             def scatter(
                 first: int, n: int, product: np.ndarray, scratch: np.ndarray, of_kind=of_kind, bias=bias
             ) -> None:
-                row_kernels.rows_to_pillars(product, of_kind, first, n, bias, sums)
+                kernels.rows_to_pillars(product, of_kind, first, n, bias, sums)
 
-            self._products.run(len(of_kind), self._window[k], gather, scatter, rows=_WINDOW_ROWS)
+            self._products.run(len(of_kind), self._window[k], gather, scatter, rows=WINDOW_ROWS)
         return sums
 
 
@@ -175,25 +170,25 @@ def _step(level: Level, following: Level, size: int, pad: int, products: Product
     upsampled, lateral = level.join.weight.double().split([wide, level.join.weight.shape[1] - wide], dim=1)
     by_lateral = torch.einsum("olyx,ld->odyx", lateral, level.lateral.weight[:, :, 0, 0].double())
     join = torch.cat([upsampled, by_lateral], dim=1)
-    out = _after(following.coarse, level.out)
+    out, out_bias = _after(following.coarse, level.out)
     return _Step(
         size=size,
         join=products.weights(transformed_weights(join)),
         join_bias=_border_bias(level.join.bias, torch.einsum("olyx,l->oyx", lateral, level.lateral.bias.double())),
-        out=products.weights(transformed_weights(out.weight)),
-        out_bias=np.ascontiguousarray(np.broadcast_to(out.bias.numpy(), (3, 3, len(out.bias)))),
+        out=products.weights(transformed_weights(out)),
+        out_bias=np.ascontiguousarray(np.broadcast_to(out_bias.numpy(), (3, 3, len(out_bias)))),
         up=upsampled_input_matrices(size),
         joined=np.zeros(padded_shape(size, join.shape[0], 1), products.kept_as),
-        result=np.zeros(padded_shape(size, len(out.bias), 1, pad), products.kept_as),
+        result=np.zeros(padded_shape(size, len(out_bias), 1, pad), products.kept_as),
         pad=pad,
     )
 
 
-def _after(pointwise: Conv, conv: Conv) -> Conv:
-    """A 1×1 convolution of what a 3×3 one gives, as one 3×3."""
+def _after(pointwise: Conv, conv: Conv) -> tuple[Tensor, Tensor]:
+    """A 1×1 convolution of what a 3×3 one gives, as one 3×3: weight (O,I,3,3) float64 and bias (O,) float32."""
     matrix = pointwise.weight[:, :, 0, 0].double()
     weight = torch.einsum("pm,mi...->pi...", matrix, conv.weight.double())
-    return Conv(weight, (matrix @ conv.bias.double() + pointwise.bias.double()).float())
+    return weight, (matrix @ conv.bias.double() + pointwise.bias.double()).float()
 
 
 def _border_bias(bias: Tensor, by_tap: Tensor) -> np.ndarray:

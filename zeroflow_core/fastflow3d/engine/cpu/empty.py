@@ -21,7 +21,7 @@ def empty_responses(folded: Folded) -> list[list[tuple[np.ndarray, np.ndarray]]]
         depth = depth // 2 + 1 + len(stage)  # cells from the border that its padding reaches
         half = max(half, -(-(depth + 1) // 2 ** (stages - k)))
     cells = min(folded.config.cells, 2 * half * 2**stages)
-    x = torch.zeros(1, folded.config.channels, cells, cells)
+    x = torch.zeros(1, folded.config.channels, cells, cells, dtype=torch.float32)
     responses = []
     for k, stage in enumerate(folded.encoder, start=1):
         where = _where(folded.config.cells >> k, cells >> k)

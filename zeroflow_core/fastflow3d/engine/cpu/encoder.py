@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from zeroflow_core.fastflow3d.engine.cpu import row_kernels, tile_kernels
+from zeroflow_core.fastflow3d.engine.cpu import kernels
 from zeroflow_core.fastflow3d.engine.cpu.empty import empty_responses
 from zeroflow_core.fastflow3d.engine.cpu.pillars import SLOTS, Pillars
 from zeroflow_core.fastflow3d.engine.cpu.products import Products
@@ -55,16 +55,13 @@ class Encoder:
             tiles = -(-size // TILE)
             self._touched.append(np.ones((SLOTS, tiles, tiles), dtype=bool))
 
+    def forget_all(self) -> None:
+        """After work was broken off: who knows what it has touched."""
+        for touched in self._touched:
+            touched[:] = True
+
     def encode(self, pillars: Pillars, slots: list[int]) -> None:
         """The clouds in these slots, into `maps`."""
-        try:
-            self._encode(pillars, slots)
-        except BaseException:
-            for touched in self._touched:  # by what, nobody knows
-                touched[slots] = True
-            raise
-
-    def _encode(self, pillars: Pillars, slots: list[int]) -> None:
         sites = np.zeros((SLOTS, self._cells, self._cells), dtype=bool)
         sites[slots] = pillars.occupied(slots)
         others = [s for s in range(SLOTS) if s not in slots]
@@ -99,21 +96,21 @@ class Encoder:
         size = len(layer.where)
         share = -(-len(at) // self._products.threads.count)
 
-        def piece(i: int, worker: int) -> None:
+        def piece(i: int, thread: int) -> None:
             n = min(share, len(at) - i * share)
-            tile_kernels.fill_tiles(target, at, i * share, n, size, 1, layer.empty, layer.where)
+            kernels.fill_tiles(target, at, i * share, n, size, 1, layer.empty, layer.where)
 
         self._products.threads.run(piece, -(-len(at) // share) if share else 0)
 
     def _reduce(self, source: Pillars | np.ndarray, at: np.ndarray, layer: _Layer, target: np.ndarray) -> None:
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
             if isinstance(source, Pillars):
-                row_kernels.pillars_around(source.ids, source.features, at, first, n, factor)
+                kernels.pillars_around(source.ids, source.features, at, first, n, factor)
             else:
-                row_kernels.map_around(source, at, first, n, factor)
+                kernels.map_around(source, at, first, n, factor)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            row_kernels.rows_to_sites(product, at, first, n, layer.bias, True, target, 1)
+            kernels.rows_to_sites(product, at, first, n, layer.bias, True, target, 1)
 
         self._products.run(len(at), layer.weights, gather, scatter)
 
@@ -121,10 +118,10 @@ class Encoder:
         size = len(layer.where)
 
         def gather(first: int, n: int, factor: np.ndarray, scratch: np.ndarray) -> None:
-            tile_kernels.patches_to_frequencies(source, -1, at, first, n, factor, 0, scratch)
+            kernels.patches_to_frequencies(source, -1, at, first, n, factor, 0, scratch)
 
         def scatter(first: int, n: int, product: np.ndarray, scratch: np.ndarray) -> None:
-            tile_kernels.frequencies_to_tiles(product, at, first, n, layer.bias, True, size, target, 1, scratch)
+            kernels.frequencies_to_tiles(product, at, first, n, layer.bias, True, size, target, 1, scratch)
 
         self._products.run(len(at), layer.weights, gather, scatter)
 

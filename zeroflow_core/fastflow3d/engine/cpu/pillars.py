@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroflow_core.fastflow3d.engine.cpu import point_kernels
+from zeroflow_core.fastflow3d.engine.cpu import kernels
 from zeroflow_core.fastflow3d.engine.fold import Folded
 
 SLOTS = 2
@@ -58,9 +58,15 @@ class Pillars:
         """For clouds of so many points. What the slots hold stays."""
         pillars = min(points, self.cells**2)
         if pillars > self.features.shape[1]:
-            larger = np.zeros((SLOTS, pillars + pillars // 2, self.features.shape[2]), np.float32)
+            room = min(pillars + pillars // 2, self.cells**2)
+            larger = np.zeros((SLOTS, room, self.features.shape[2]), np.float32)
             larger[:, : self.features.shape[1]] = self.features
             self.features = larger
+
+    def forget_all(self) -> None:
+        """Empty the slots, whatever state they are in."""
+        self.slots = [None] * SLOTS
+        self.ids.fill(-1)
 
     def forget(self, slot: int) -> None:
         """Empty a slot."""
@@ -77,11 +83,11 @@ class Pillars:
         cell_of, counts = np.empty(most, np.int32), np.empty(most, np.int32)
         sums = np.empty((most, 3), np.float64)
         grid = (self._minimum, self._size, self.cells)
-        found = point_kernels.find_pillars(
+        found = kernels.find_pillars(
             kept.cloud, *grid, self.ids[slot], kept.pillar_of, kept.offsets, cell_of, sums, counts
         )
         kept.cell_of = cell_of[:found].copy()
-        point_kernels.pillar_features(
+        kernels.pillar_features(
             kept.cloud, *grid, kept.pillar_of, cell_of, sums, counts, self._weight, self._bias,
             self.features[slot, :found],
         )  # fmt: skip

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zeroflow_core.fastflow3d.engine.cpu.kernels import SCRATCH
 from zeroflow_core.fastflow3d.engine.cpu.threads import Threads
-from zeroflow_core.fastflow3d.engine.cpu.tile_kernels import SCRATCH
 
+ROWS = 256  # of a piece, where it is not said otherwise
 _GRAIN = 32  # rows; pieces are multiples of it, so that few kinds of products are ever compiled
+
+_TYPES = {"fp32": (torch.float32, np.float32), "bf16": (torch.bfloat16, np.uint16)}
 
 Gather = Callable[[int, int, np.ndarray, np.ndarray], None]
 Scatter = Callable[[int, int, np.ndarray, np.ndarray], None]
@@ -23,20 +26,16 @@ class Products:
 
     precision: 'fp32', or 'bf16': factors, products and the maps between them in bfloat16, sums in float32
     kept_as:   the type of numpy arrays for such maps: float32, or uint16 for bfloat16's bits
-    largest:   elements of the largest factor or product per row (36 C, say), over all steps
-    rows:      of a piece at most
+    room:      numbers of the largest factor or product of a piece, over all steps
     flops:     of all products since it was last set to 0, those of filled-up rows included
     """
 
-    def __init__(self, threads: Threads, precision: str, largest: int, rows: int) -> None:
+    def __init__(self, threads: Threads, precision: str, room: int) -> None:
         self.threads = threads
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.kept_as = np.uint16 if precision == "bf16" else np.float32
-        self.rows = rows
+        self.dtype, self.kept_as = _TYPES[precision]
         self.flops = 0
         self._buffers = [
-            (torch.zeros(rows * largest, dtype=self.dtype), torch.zeros(rows * largest, dtype=self.dtype))
-            for _ in range(threads.count)
+            (torch.zeros(room, dtype=self.dtype), torch.zeros(room, dtype=self.dtype)) for _ in range(threads.count)
         ]
         self._scratch = [np.zeros(SCRATCH, np.float32) for _ in range(threads.count)]
         self._views: dict[tuple[int, ...], tuple[Tensor, np.ndarray, Tensor, np.ndarray]] = {}
@@ -45,43 +44,42 @@ class Products:
         """As `run` takes them."""
         return matrix.to(self.dtype).contiguous()
 
-    def run(self, count: int, weights: Tensor, gather: Gather, scatter: Scatter, rows: int | None = None) -> None:
-        """`count` rows times `weights`, (I,O), or (F,I,O): F products, of F values of each row.
+    def run(self, count: int, weights: Tensor, gather: Gather, scatter: Scatter, rows: int = ROWS) -> None:
+        """`count` rows times `weights`, (I,O), or (F,I,O): F products, of F values of each row. `rows` at most at once.
 
         gather(first, n, factor, scratch) writes rows first … first + n − 1 into factor (T,I) or (F,T,I);
         scatter(first, n, product, scratch) takes theirs from product (T,O) or (F,T,O).
         """
         if not count:
             return
-        most = min(rows or self.rows, self.rows)
-        pieces = -(-count // most)
+        pieces = -(-count // rows)
         if pieces > 1:  # as many for each thread
             pieces = -(-pieces // self.threads.count) * self.threads.count
         elif count > 4 * _GRAIN:
             pieces = self.threads.count
-        size = min(most, math.ceil(count / pieces / _GRAIN) * _GRAIN)
+        size = min(rows, math.ceil(count / pieces / _GRAIN) * _GRAIN)
         pieces = -(-count // size)
         self.flops += 2 * pieces * size * weights.numel()
 
-        def piece(i: int, worker: int) -> None:
+        def piece(i: int, thread: int) -> None:
             first = i * size
             n = min(size, count - first)
-            a, a_array, b, b_array = self._view(worker, size, weights)
-            gather(first, n, a_array, self._scratch[worker])
+            a, a_array, b, b_array = self._view(thread, size, weights)
+            gather(first, n, a_array, self._scratch[thread])
             if weights.ndim == 3:
                 torch.bmm(a, weights, out=b)
             else:
                 torch.mm(a, weights, out=b)
-            scatter(first, n, b_array, self._scratch[worker])
+            scatter(first, n, b_array, self._scratch[thread])
 
         self.threads.run(piece, pieces)
 
-    def _view(self, worker: int, rows: int, weights: Tensor) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
+    def _view(self, thread: int, rows: int, weights: Tensor) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
         *batch, inputs, outputs = weights.shape
-        key = (worker, rows, inputs, outputs, *batch)
+        key = (thread, rows, inputs, outputs, *batch)
         if key not in self._views:
             views = []
-            for flat, width in zip(self._buffers[worker], (inputs, outputs), strict=True):
+            for flat, width in zip(self._buffers[thread], (inputs, outputs), strict=True):
                 shape = (*batch, rows, width)
                 tensor = flat[: int(np.prod(shape))].view(shape)
                 array = tensor.view(torch.uint16) if self.dtype is torch.bfloat16 else tensor
