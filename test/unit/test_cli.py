@@ -90,6 +90,14 @@ def test_doctor_without_numba(monkeypatch, gpu: bool):
     assert finding.needed != gpu, "the engine of a GPU does without"
 
 
+def test_doctor_without_what_writes_onnx(monkeypatch):
+    is_installed = doctor._is_installed
+    monkeypatch.setattr(doctor, "_is_installed", lambda module: module != "onnxscript" and is_installed(module))
+    finding = _finding("onnx")
+    assert "onnxscript" in finding.found and finding.advice == "pip install 'zeroflow_ros[onnx]'"
+    assert not finding.needed, "infer does without"
+
+
 @pytest.mark.parametrize("precision, says", [("bf16", "fp32 and bf16"), ("fp32", "fp32 (no bf16)")])
 def test_doctor_tells_what_the_device_multiplies(monkeypatch, precision: str, says: str):
     monkeypatch.setattr("zeroflow_core.devices.choose_precision", lambda asked, device: precision)

@@ -23,6 +23,7 @@ from zeroflow_core.errors import ZeroFlowError
 _NODE_MESSAGES = ("diagnostic_msgs", "geometry_msgs", "nav_msgs", "sensor_msgs", "visualization_msgs")
 _ROS_ONLY = ("launch_ros", "sensor_msgs_py", "tf2_msgs", "tf2_ros")  # not on PyPI
 _PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 _LITTLE_DISK_GB = 5
 
 
@@ -53,7 +54,7 @@ def doctor() -> None:
 def findings() -> list[Finding]:
     """Everything looked at, in the order of the report."""
     checks: list[Callable[[], Finding]] = [_python, _torch, _numba, _checkpoint]
-    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags]
+    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags, _onnx]
     checks += [_ros, _messages, _ros_only, _dds_profile, _disk, _test_data]
     return [check() for check in checks]
 
@@ -101,7 +102,7 @@ def _multiplies(device: str) -> str:
 
 
 def _numba() -> Finding:
-    """It comes with av2, but may not know the numpy beside it: only an import shows that."""
+    """It may be there and not know the numpy beside it: only an import shows that."""
     use = "compiles the student's CPU kernels at first use"
     try:
         return Finding("numba", f"{import_module('numba').__version__}, {use}")
@@ -152,6 +153,14 @@ def _av2() -> Finding:
 
 def _rosbags() -> Finding:
     return _package("rosbags", "reads and writes bags without ROS")
+
+
+def _onnx() -> Finding:
+    missing = [name for name in _ONNX if not _is_installed(name)]
+    if not missing:
+        return Finding("onnx", f"{metadata.version('onnx')}, writes and checks zeroflow export's files")
+    found = f"missing: {', '.join(missing)}; only zeroflow export needs them"
+    return Finding("onnx", found, "pip install 'zeroflow_ros[onnx]'")
 
 
 def _package(name: str, use: str) -> Finding:

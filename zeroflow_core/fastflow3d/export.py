@@ -37,6 +37,7 @@ from zeroflow_core.version import VERSION
 
 OPSET = 20
 TOLERANCE = 1e-4  # metres
+_OLDEST_TORCH = "2.9"  # that writes ONNX as here; setup.cfg's extra says it, too
 _POINTS_TO_CHECK = 20_000
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -54,7 +55,7 @@ def export_onnx(
     Returns the largest difference from the reference's flow, metres; None without `check`.
 
     Raises:
-        ZeroFlowError: a package is missing, the check fails, or the file system refuses.
+        ZeroFlowError: a package is missing or too old, the check fails, or the file system refuses.
     """
     _need("onnx", "onnxscript", *(["onnxruntime"] if check else []))
     import onnx
@@ -182,9 +183,11 @@ def _quiet() -> Iterator[None]:
 
 def _need(*packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
+    advice = "pip install 'zeroflow_ros[onnx]'"
     if missing:
-        names = " ".join(missing)
-        raise ZeroFlowError(f"writing ONNX needs packages that are not installed here: pip install {names}")
+        raise ZeroFlowError(f"writing ONNX needs packages that are not installed here ({', '.join(missing)}): {advice}")
+    if torch.__version__ < f"{_OLDEST_TORCH}.dev0":  # NVIDIA's builds of 2.9 say 2.9.0a0
+        raise ZeroFlowError(f"writing ONNX needs torch {_OLDEST_TORCH}, and here is {torch.__version__}: {advice}")
 
 
 def _write(out: Path, content: bytes) -> None:
