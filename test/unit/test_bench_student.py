@@ -30,7 +30,7 @@ TINY = FastFlow3DConfig(minimum=(-8, -8, -3), maximum=(8, 8, 3), pillar_size=0.5
 LIMITS = Limits({"fp32": 1e11, "bf16": 4e11}, 2e10)
 KEYS = {"reference_ms", "engine_ms", "ratio", "device", "dtype", "points"}
 command = import_module("zeroflow_core.bench.student")
-give_memory_back, load_libraries = student_run._give_memory_back, student_run.load_libraries
+load_libraries = student_run.load_libraries
 
 
 class FakeStudent:
@@ -66,9 +66,7 @@ def fake(monkeypatch) -> type[FakeStudent]:
     monkeypatch.setattr(student_pairs, "POINT_COUNTS", (200, 400))
     monkeypatch.setattr(student_pairs, "OCCUPANCIES", (0.25, 1.0))
     monkeypatch.delenv("ZEROFLOW_TEST_DATA", raising=False)
-    threads = torch.get_num_threads()
-    yield fake
-    torch.set_num_threads(threads)
+    return fake
 
 
 @pytest.fixture(scope="module")
@@ -153,18 +151,39 @@ def test_other_valid_points_are_told(fake, monkeypatch):
 
 
 def test_memory_is_that_of_each_network_alone(fake, monkeypatch):
-    """What one of them takes for a while is not seen in another's peak."""
-    answer, taken = fake.flow, {"reference": 96 << 20, "fast": 32 << 20}
+    """Each is watched from before it is made until its first answer, and starts with nothing left over."""
+    happened = []
 
-    def flow(self, pc0, pc1):
-        np.ones(taken[self.engine], np.uint8)
-        return answer(self, pc0, pc1)
+    class Memory:
+        def __init__(self, device: str) -> None:
+            assert device == "cpu"
+            happened.append("watched")
 
-    monkeypatch.setattr(fake, "flow", flow)
-    monkeypatch.setattr(student_run, "_give_memory_back", give_memory_back)
+        def taken(self) -> int:
+            happened.append(fake.order[-1][0])
+            return {"reference": 96, "fast": 32}[fake.order[-1][0]]
+
+    make = fake.__init__
+    monkeypatch.setattr(fake, "__init__", lambda *settings: (make(*settings), happened.append("made"))[0])
+    monkeypatch.setattr(student_run, "PeakMemory", Memory)
+    monkeypatch.setattr(student_run, "_give_memory_back", lambda: happened.append("tidied"))
     (row,) = measure(points_pair(300), seeded_model(TINY), ["fp32"], "cpu", LIMITS, Pace(9.0, turns=1))
-    assert 90 << 20 < row.reference_memory_bytes < 120 << 20
-    assert 28 << 20 < row.engine_memory_bytes < 60 << 20
+    assert (row.reference_memory_bytes, row.engine_memory_bytes) == (96, 32)
+    assert happened == ["tidied", "watched", "made", "reference", "tidied", "watched", "made", "fast"]
+
+
+def test_memory_is_given_back():
+    student_run._give_memory_back()  # whatever the C library, and with or without a GPU
+
+
+def test_threads_are_those_that_users_get(tmp_path: Path, fake):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        (row,) = rows_of(tmp_path, "--points", 99, "--precision", "fp32")
+        assert row["threads"] == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_turns_go_on_for_a_while_or_as_often_as_asked():

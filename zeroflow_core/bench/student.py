@@ -13,7 +13,6 @@ from rich.console import Console
 from zeroflow_core.bench.machine import described
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_file
-from zeroflow_core.workers import cores
 
 if TYPE_CHECKING:
     from zeroflow_core.bench.student_growth import Growth
@@ -86,6 +85,8 @@ def student(
 
     Example: python -m zeroflow_core.bench student --sweep --json student.json
     """
+    import torch
+
     from zeroflow_core.bench.student_pairs import MADE_UP_POINTS, sweep_pairs, usual_pairs
     from zeroflow_core.bench.student_run import Pace
     from zeroflow_core.bench.student_tables import heading, print_tables
@@ -94,7 +95,7 @@ def student(
     device = choose_device(device)
     precisions = _precisions(precision, device)
     model, network = _network(size, checkpoint)
-    results = Results({**described(device), "threads": _use_all_cores(), **network}, json_file)
+    results = Results({**described(device), "threads": torch.get_num_threads(), **network}, json_file)
     results.write()  # what forbids it shows before the work, not after
     pairs = [(pair, Pace(_SECONDS, repeats)) for pair in usual_pairs(data, points)]
     if sweep:
@@ -136,14 +137,6 @@ def _network(size: str | None, checkpoint: Path | None) -> tuple[FastFlow3D, dic
     model, metadata = load_model(checkpoint)
     names = {config: name for name, config in sizes.items()}
     return model, {"size": names.get(model.config, "of its own size"), "weights": metadata["name"]}
-
-
-def _use_all_cores() -> int:
-    """For torch, whatever OMP_NUM_THREADS says: the fast engine's own threads don't ask it."""
-    import torch
-
-    torch.set_num_threads(cores())
-    return torch.get_num_threads()
 
 
 def _measure(pairs: list, model: FastFlow3D, precisions: list[str], device: str, results: Results) -> None:
