@@ -37,6 +37,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def choose_precision(precision: str, device: str) -> str:
     """``auto`` resolved to ``bf16`` where the device multiplies matrices of it, else to ``fp32``; others checked.
 
+    It does on GPUs since Ampere, and on x86 processors with AVX-512 BF16 or AMX. On Arm ``auto`` is ``fp32``. Asked for
+    by name on a CPU without such instructions, ``bf16`` works, but more slowly than ``fp32``.
+
     Raises:
         ZeroFlowError: an unknown name.
     """
@@ -46,6 +49,5 @@ def choose_precision(precision: str, device: str) -> str:
         return precision
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    # Without such instructions oneDNN emulates them, more slowly than fp32.
     known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return "bf16" if any(getattr(torch.cpu, name, lambda: False)() for name in known) else "fp32"

@@ -40,14 +40,15 @@ class Settings:
     )
     precision: str = _parameter(
         "auto",
-        "Numbers the student multiplies: fp32, bf16, or bf16 where the device multiplies it and else fp32 (auto; "
-        "fp32 with the reference engine).",
+        "Numbers the student multiplies: fp32, bf16, or bf16 on GPUs and x86 CPUs that multiply it and else fp32 "
+        "(auto; fp32 with the reference engine). Other CPUs do bf16 as well, but slowly.",
         choices=("auto", "fp32", "bf16"),
     )
     streaming: str = _parameter(
         "none",
         "What is kept of the cloud before: nothing (none), or what the fast engine on a CPU computed of it, for which "
-        "the grid stands still in the world until the vehicle has moved some metres (anchored).",
+        "the grid stands still in the world until the vehicle has moved some metres (anchored). The reference engine "
+        "and a GPU keep nothing: there, anchored only moves the grid.",
         choices=("none", "anchored"),
     )
     flow_target: str = _parameter(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,7 +236,17 @@ def test_clouds_without_a_point(student, empty):
 
 def test_streaming_is_chosen_by_name(student):
     (pair,) = _pairs(_drive([_pose(0), _pose(1)]), live=True)
+    unwatched = SimpleNamespace(flow=student.flow)
     for streaming in ("none", "anchored"):
-        _equal(flow_estimator(student, streaming)(pair), estimate_flow(student, pair))
+        _equal(flow_estimator(unwatched, streaming)(pair), estimate_flow(student, pair))
     with pytest.raises(ZeroFlowError, match="streaming 'off' is unknown; choose one of: none, anchored"):
         flow_estimator(student, "off")
+
+
+def test_where_an_anchored_grid_spares_nothing_it_says_so(student):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow_estimator(student, "none")
+        flow_estimator(_student("fast"), "anchored")
+    with pytest.warns(UserWarning, match="streaming anchored spares nothing here"):
+        flow_estimator(student, "anchored")

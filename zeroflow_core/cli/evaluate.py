@@ -51,8 +51,8 @@ def evaluate(
     streaming: Annotated[
         str,
         typer.Option(
-            help="For the student: none, or anchored (the grid stands still in the world for some metres, so that each "
-            "sweep is encoded once)."
+            help="For the student: none, or anchored (the grid stands still in the world for some metres, so that the "
+            "fast engine on a CPU encodes each sweep once; elsewhere it spares nothing)."
         ),
     ] = "none",
     log: Annotated[list[str] | None, typer.Option(help="Only this log; give it again for more.")] = None,

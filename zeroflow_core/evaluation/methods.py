@@ -38,7 +38,8 @@ class Settings:
     device:      of student and teachers: ``auto``, ``cpu``, ``cuda`` or ``cuda:n``
     engine, precision: of the student, as load_student takes them
     streaming:   of the student, one of fastflow3d.anchored.STREAMING; where an anchored grid stands depends on the
-                 pairs before, so a run that was interrupted differs from one in a piece by a little
+                 pairs before, so a run that was interrupted differs from one in a piece by a little, and so does a
+                 picture in the report from the pair's figures where it had to be estimated again, out of its sequence
     teacher_config, seed: of a teacher, as Teacher takes them
     logs:        names of the logs to take; all when empty
     """
@@ -83,7 +84,20 @@ def make_method(settings: Settings) -> Method:
         raise ZeroFlowError(f"ground rule '{settings.ground}' is unknown; choose one of: {', '.join(GROUNDS)}")
     if settings.method not in METHODS:
         raise ZeroFlowError(f"method '{settings.method}' is unknown; choose one of: {', '.join(METHODS)}")
+    _check_words_of_the_student(settings)
     return METHODS[settings.method](settings)
+
+
+def _check_words_of_the_student(settings: Settings) -> None:
+    """For every method: one command line serves them all, and a typing error must not wait for the student's turn."""
+    from zeroflow_core.devices import PRECISIONS
+    from zeroflow_core.fastflow3d.anchored import STREAMING
+    from zeroflow_core.fastflow3d.student import ENGINES
+
+    for name, choices in (("engine", ENGINES), ("precision", PRECISIONS), ("streaming", STREAMING)):
+        word = getattr(settings, name)
+        if word not in choices:
+            raise ZeroFlowError(f"{name} '{word}' is unknown; choose one of: {', '.join(choices)}")
 
 
 class StudentMethod:

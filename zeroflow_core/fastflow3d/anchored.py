@@ -3,7 +3,8 @@
 Consecutive pairs share a cloud, but each pair lies in its own vehicle frame: the shared cloud has other coordinates in
 the second pair, falls into other pillars, and what was computed of it is of no use. On a grid that stays where it is
 while the vehicle moves a few metres, its coordinates are the same numbers, and an engine that knows the clouds of its
-last call (the fast one on a CPU does) encodes only the new one.
+last call (the fast one on a CPU does) encodes only the new one. The reference and the engine on a GPU know none: with
+them nothing is spared.
 
 The price: the vehicle is no longer in the grid's middle. Ahead of a vehicle that has come 6.4 m the published grid ends
 at 44.8 m instead of 51.2 m (and behind it at 57.6 m), and points beyond are out of range.
@@ -12,6 +13,7 @@ at 44.8 m instead of 51.2 m (and behind it at 57.6 m), and points beyond are out
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,14 +33,23 @@ def flow_estimator(student, streaming: str) -> Callable[[FramePair], Flow]:
     """What makes flow of pairs: estimate_flow with each pair in its own vehicle frame, or on an anchored grid.
 
     student:   anything with ``flow(pc0, pc1) -> (N0, 3)``
-    streaming: one of STREAMING
+    streaming: one of STREAMING; warns where an anchored grid spares the student's network nothing
 
     Raises:
         ZeroFlowError: an unknown name.
     """
     if streaming not in STREAMING:
         raise ZeroFlowError(f"streaming '{streaming}' is unknown; choose one of: {', '.join(STREAMING)}")
-    return AnchoredStudent(student).estimate_flow if streaming == "anchored" else partial(estimate_flow, student)
+    if streaming == "none":
+        return partial(estimate_flow, student)
+    network = getattr(student, "network", None)
+    if network is not None and not getattr(network, "keeps_clouds", False):
+        warnings.warn(
+            "streaming anchored spares nothing here, and the grid reaches less far ahead for it: only the fast engine "
+            "on a CPU keeps what it computed of a cloud",
+            stacklevel=2,
+        )
+    return AnchoredStudent(student).estimate_flow
 
 
 @dataclass(frozen=True)
