@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,11 +190,11 @@ def _run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path: Path):
+def test_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path):
     pytest.importorskip("triton", "3.3", "Triton is not installed, or too old to compile without a GPU")
     program = "import test_engine_cuda_kernels as t; t.compile_kernels()"
     done = _run(program, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
-    assert done.stdout.split() == [name for size in COMPILED for name in KERNELS]
+    assert done.stdout.split() == [name for _ in GENERATIONS for _ in COMPILED for name in KERNELS]
 
 
 KERNELS = (
@@ -204,11 +205,12 @@ KERNELS = (
     "_decoder_input_kernel",
     "_head_kernel",
 )
+GENERATIONS = (75, 80, 90)  # compute capability, times ten: Turing, Ampere, Hopper
 COMPILED = {"1x": ("bf16", 32, 64), "XL": ("fp32", 64, 1024)}  # precision, channels of a pillar, of a level
 
 
 def compile_kernels() -> None:
-    """Compile for an H100, as for the arguments of published sizes, look at the code, and print what was compiled."""
+    """Compile as for the arguments of published sizes, look at the code, and print what was compiled."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
@@ -225,7 +227,7 @@ def compile_kernels() -> None:
         "width",
         "rest_side",
     )
-    for maps, channels, lateral in COMPILED.values():
+    for generation, (maps, channels, lateral) in product(GENERATIONS, COMPILED.values()):
         types = dict.fromkeys(numbers, "i32") | {"pillars": "*i32"}
         types |= dict.fromkeys(("motion", "canvases", "means", "x", "coarse", "maps", "joined"), f"*{maps}")
         sizes = {"POINTS": 64, "PILLARS": 64, "ELEMENTS": 1024, "PIXELS": 32, "HIDDEN": 32, "LATERAL": lateral}
@@ -238,7 +240,9 @@ def compile_kernels() -> None:
             )
             aligned = [k for k, key in enumerate(kernel.arg_names) if key not in constants]
             source = ASTSource(kernel, signature, constants, {(k,): [["tt.divisibility", 16]] for k in aligned})
-            code = compile(source, target=GPUTarget("cuda", 90, 32), options=cuda_kernels._OPTIONS).asm["ptx"]
+            target = GPUTarget("cuda", generation, 32)
+            code = compile(source, target=target, options=cuda_kernels._OPTIONS).asm["ptx"]
+            assert f".target sm_{generation}" in code
             assert "div.full" not in code and "div.approx" not in code, "a point on an edge would change its pillar"
             assert name != "_locate_kernel" or "fma" not in code
             if name == "_canvas_kernel":  # or one thread clears what another has yet to read
@@ -259,3 +263,14 @@ def test_a_device_where_triton_fails_is_served_by_plain_pytorch(monkeypatch):
     with pytest.warns(UserWarning, match="Triton does not work on cuda:0; plain PyTorch is slower"):
         assert cuda_network._kernels_for.__wrapped__(torch.device("cuda", 0)) is cuda_plain
     assert cuda_network._kernels_for(torch.device("cpu")) is cuda_plain
+
+
+def test_a_device_whose_memory_is_full_is_not_one_where_triton_fails(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("tried to allocate little")
+
+    monkeypatch.setitem(sys.modules, "zeroflow_core.fastflow3d.engine.cuda.kernels", SimpleNamespace(bias_gelu=None))
+    monkeypatch.setattr(torch, "zeros", full)
+    for _ in range(2):  # nor is it remembered
+        with pytest.raises(torch.OutOfMemoryError, match="tried to allocate little"):
+            cuda_network._kernels_for(torch.device("cuda", 0))

@@ -409,6 +409,12 @@ def test_out_of_memory_while_capturing_is_just_that(model, monkeypatch):
     assert not engine._kept, "it would be taken for one that cannot be captured"
 
 
+def test_any_gpu_is_from_then_on_the_one_that_was_current(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    found = [str(cuda._numbered(device)) for device in ("cuda", "cuda:0", "cuda:1", "cpu")]
+    assert found == ["cuda:2", "cuda:0", "cuda:1", "cpu"]
+
+
 def test_an_engine_leaves_cudnn_as_it_was(model):
     cudnn = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.allow_tf32, cudnn.deterministic

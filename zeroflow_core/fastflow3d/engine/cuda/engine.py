@@ -37,10 +37,12 @@ class CudaEngine:
     bytes_moved: what its convolutions read and write at least
     """
 
+    keeps_clouds = False
+
     def __init__(self, model: FastFlow3D, precision: str, device: str) -> None:
-        """precision: of convolutions and maps, ``fp32`` (never TF32) or ``bf16``; device: ``cuda`` or ``cuda:n``, or
-        ``cpu``, slowly, to look at what a GPU would do."""
-        self._device, pillars = torch.device(device), model.embedder.feature_net.grid
+        """precision: of convolutions and maps, ``fp32`` (never TF32) or ``bf16``; device: ``cuda`` (the GPU that is
+        current now) or ``cuda:n``, or ``cpu``, slowly, to look at what a GPU would do."""
+        self._device, pillars = _numbered(device), model.embedder.feature_net.grid
         self._is_gpu = self._device.type == "cuda"
         with self._set_up(), torch.autocast("cpu", enabled=False):
             self._network = Network(fold(model), pillars.minimum, pillars.size, _DTYPES[precision], self._device)
@@ -175,6 +177,13 @@ def _exactly(device: torch.device) -> Iterator[None]:
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False)
     with cudnn, torch.autocast(device.type, enabled=False):
         yield
+
+
+def _numbered(device: str) -> torch.device:
+    """``cuda`` without a number would be another GPU as soon as a caller chooses another."""
+    parsed = torch.device(device)
+    is_any_gpu = parsed.type == "cuda" and parsed.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if is_any_gpu else parsed
 
 
 def _to_tensor(cloud: np.ndarray) -> Tensor:

@@ -148,6 +148,8 @@ def _kernels_for(device: torch.device) -> ModuleType:
         from zeroflow_core.fastflow3d.engine.cuda import kernels
 
         kernels.bias_gelu(torch.zeros(1, 8, 1, 1, device=device), torch.zeros(8, device=device))
+    except torch.OutOfMemoryError:  # which says nothing of Triton, and may pass
+        raise
     except Exception as problem:  # Triton, the driver and the compiler each have their own
         warnings.warn(f"Triton does not work on {device}; plain PyTorch is slower: {problem}", stacklevel=4)
         return plain
