@@ -4,14 +4,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from zeroflow_core import load_student
 from zeroflow_core.fastflow3d.checkpoint import save_model
 from zeroflow_core.fastflow3d.config import ONE_X, XL, FastFlow3DConfig
+from zeroflow_core.fastflow3d.engine.fold import dense_macs
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.pillars import PillarFeatureNet, PillarGrid
 
@@ -56,6 +59,13 @@ def test_published_sizes(config, parameters, entries):
         model = FastFlow3D(config)
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert len(model.state_dict()) == entries
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, channels=6, blocks=(2, 1, 3)), ONE_X])
+def test_multiply_adds_are_those_of_its_convolutions(config):
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        FastFlow3D(config).backbone(*torch.empty(2, 1, config.channels, config.cells, config.cells))
+    assert counter.get_total_flops() == 2 * dense_macs(config)
 
 
 def test_grid_borders_are_lower_inclusive_upper_exclusive():
