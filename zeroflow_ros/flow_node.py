@@ -86,6 +86,8 @@ class FlowNode(Node):
         from zeroflow_core import load_student
 
         settings = self._settings
+        if settings.engine == "fast":
+            self.get_logger().info("preparing the student; the first time on a machine this takes some ten seconds")
         student = load_student(
             settings.checkpoint, device=settings.device, engine=settings.engine, precision=settings.precision
         )

@@ -73,6 +73,10 @@ def now() -> int:
     return next(HOURS) * 3600 * SECOND
 
 
+def test_the_start_says_what_it_takes_its_time_for(shared_node):
+    assert 0 < shared_node.log.index("preparing the student; the first time") < shared_node.log.index("ready: ")
+
+
 def test_every_pair_of_clouds_gives_one_flow_with_the_rows_of_the_newest(shared_peer, now):
     peer, before = shared_peer, shared_peer.counts()
     sent = [cloud(street(4000 + k, seed=k), now + k * STEP, "base_link") for k in range(6)]
