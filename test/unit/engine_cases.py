@@ -18,7 +18,7 @@ from zeroflow_core.fastflow3d.student import Student
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
-TOLERANCE_M = 1e-4  # for flows of decimetres, at every point
+TOLERANCE_M = 2e-5  # for flows of decimetres, at every point; a fifth of what is promised
 Clouds = tuple[np.ndarray, np.ndarray]
 
 # --- networks ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,23 @@ def test_the_same_pair_again_and_turned_round(model, clouds, first_answer, devic
     fast = on_two_threads(model, device=device)
     for pair in [("some", "many")] * 3 + [("many", "some")] * 2 + [("some", "some")] * 2 + [("some", "many")]:
         assert_same(fast.flow(clouds[pair[0]], clouds[pair[1]]), first_answer(*pair, device), pair)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("blocks", [(1,), (1, 1), (1, 1, 1)])
+def test_large_values_do_not_linger(blocks, device):
+    """Where sums are taken over more than is needed, what an earlier cloud left there takes digits with it."""
+    config = replace(grid(80, 4, blocks, 0.5), minimum=(-20.0, -20.0, -1e5), maximum=(20.0, 20.0, 1e5))
+    network, rng = random_network(config, 25), np.random.default_rng(25)
+    with torch.no_grad():
+        network.head.decoder[2].bias.zero_()
+    tall = full(config, rng)
+    fast, fresh = (on_two_threads(network, device=device) for _ in range(2))
+    for place in rng.uniform(-17, 17, (10, 2)):
+        low = [rng.uniform(-1, 1, (20, 3)) + [*place, 0] for _ in range(2)]
+        fast.flow(tall, tall)
+        expected = fresh.flow(*low)
+        np.testing.assert_allclose(fast.flow(*low), expected, atol=1e-5 * float(expected.std(axis=0).min()), rtol=0)
 
 
 @pytest.mark.parametrize("as_tensor", [False, True], ids=["array", "tensor"])
@@ -484,3 +502,37 @@ def test_a_program_with_an_engine_ends():
     done = _run(program, timeout=60)
     assert done.stdout.strip() == "True"
     assert done.returncode == 1 and done.stderr.strip().endswith("RuntimeError: enough"), done.stderr
+
+
+_ENDED_BY_CTRL_C = """
+import os, signal, sys
+import numpy as np
+from engine_cases import full, grid, random_network, student, torch_threads
+
+config = grid(64, 32, (2, 2), 0.5)
+with torch_threads(2):
+    fast = student(random_network(config, 1), precision="bf16")
+cloud = full(config, np.random.default_rng(0))
+fast.flow(cloud, cloud)
+ends = []
+for k in range(16):
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.05 + 0.007 * k)
+        try:
+            while True:
+                fast.flow(cloud, cloud[::-1]), fast.flow(cloud[::-1], cloud)
+        except KeyboardInterrupt:
+            sys.exit(7)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(*sorted(set(ends)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_ctrl_c_in_a_call_ends_a_program_as_it_should():
+    """Python ends while the engine still computes: it must not be in anything that can't be broken off."""
+    done = _run(_ENDED_BY_CTRL_C, timeout=90)
+    assert done.stdout.strip() == "7", done.stderr
+    assert done.stderr == ""
