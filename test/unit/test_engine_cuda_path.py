@@ -213,13 +213,13 @@ def test_the_callers_settings_are_no_matter(model, around):
 def test_several_threads_may_call(model):
     engine, wrong = engine_of(model), []
     pairs = [scene(SMALL, seed) for seed in range(4)]
+    answers = [exact_flow(model, *pair) for pair in pairs]  # not in the threads: it sets torch's default type
 
-    def call(pair):
-        expected = exact_flow(model, *pair)
+    def call(pair, expected):
         for _ in range(10):
             wrong.extend([1] * (not np.allclose(engine.flow(*pair), expected, atol=WITHIN_M, rtol=0, equal_nan=True)))
 
-    threads = [threading.Thread(target=call, args=(pair,)) for pair in pairs]
+    threads = [threading.Thread(target=call, args=each) for each in zip(pairs, answers, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:

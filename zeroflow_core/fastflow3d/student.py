@@ -106,8 +106,8 @@ def load_student(
 
     device:    ``auto`` (CUDA where there is a GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:n``
     engine:    ``fast``, or ``reference``: plain modules, the ones that train
-    precision: ``fp32``, ``bf16`` (factors of products in bfloat16) or ``auto``: for the fast engine bf16 where the
-               device multiplies it, else fp32
+    precision: ``fp32``, ``bf16`` (factors of products in bfloat16) or ``auto``: what the checkpoint's metadata names as
+               ``precision``, else for the fast engine bf16 where the device multiplies it, else fp32
 
     Raises:
         ZeroFlowError: a checkpoint that cannot be used (see load_model), or a device that is not there.
@@ -115,11 +115,11 @@ def load_student(
     if engine not in ENGINES:
         raise ZeroFlowError(f"engine '{engine}' is unknown; choose one of: {', '.join(ENGINES)}")
     device = choose_device(device)
-    chosen = choose_precision(precision, device)
-    if precision == "auto" and engine == "reference":
-        chosen = "fp32"
+    choose_precision(precision, device)  # an unknown one shows before the work
     model, metadata = load_model(path)
-    return Student(model, metadata, device, chosen, engine)
+    if precision == "auto":
+        precision = "fp32" if engine == "reference" else metadata.get("precision", "auto")
+    return Student(model, metadata, device, choose_precision(precision, device), engine)
 
 
 def _engine(engine: str, device: str) -> type[Engine]:

@@ -24,7 +24,8 @@ Scatter = Callable[[int, int, np.ndarray, np.ndarray], None]
 class Products:
     """Runs gather → multiply → scatter on all threads, each in buffers of its own.
 
-    precision: 'fp32', or 'bf16': factors, products and the maps between them in bfloat16, sums in float32
+    precision: 'fp32', or 'bf16': factors, products and the maps between them in bfloat16, sums in float32; where it
+               matters most, weights can be kept in float32, and their factors and products are, too
     kept_as:   the type of numpy arrays for such maps: float32, or uint16 for bfloat16's bits
     room:      numbers of the largest factor or product of a piece, over all steps
     flops:     of all products since it was last set to 0, those of filled-up rows included
@@ -35,14 +36,15 @@ class Products:
         self.dtype, self.kept_as = _TYPES[precision]
         self.flops = 0
         self._buffers = [
-            (torch.zeros(room, dtype=self.dtype), torch.zeros(room, dtype=self.dtype)) for _ in range(threads.count)
+            (torch.zeros(room, dtype=torch.float32), torch.zeros(room, dtype=torch.float32))
+            for _ in range(threads.count)
         ]
         self._scratch = [np.zeros(SCRATCH, np.float32) for _ in range(threads.count)]
-        self._views: dict[tuple[int, ...], tuple[Tensor, np.ndarray, Tensor, np.ndarray]] = {}
+        self._views: dict[tuple, tuple[Tensor, np.ndarray, Tensor, np.ndarray]] = {}
 
-    def weights(self, matrix: Tensor) -> Tensor:
-        """As `run` takes them."""
-        return matrix.to(self.dtype).contiguous()
+    def weights(self, matrix: Tensor, precise: bool = False) -> Tensor:
+        """As `run` takes them; `precise`: in float32 whatever the precision."""
+        return matrix.to(torch.float32 if precise else self.dtype).contiguous()
 
     def run(self, count: int, weights: Tensor, gather: Gather, scatter: Scatter, rows: int = ROWS) -> None:
         """`count` rows times `weights`, (I,O), or (F,I,O): F products, of F values of each row. `rows` at most at once.
@@ -76,13 +78,13 @@ class Products:
 
     def _view(self, thread: int, rows: int, weights: Tensor) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
         *batch, inputs, outputs = weights.shape
-        key = (thread, rows, inputs, outputs, *batch)
+        key = (thread, rows, weights.dtype, *weights.shape)
         if key not in self._views:
             views = []
             for flat, width in zip(self._buffers[thread], (inputs, outputs), strict=True):
                 shape = (*batch, rows, width)
-                tensor = flat[: int(np.prod(shape))].view(shape)
-                array = tensor.view(torch.uint16) if self.dtype is torch.bfloat16 else tensor
+                tensor = flat.view(weights.dtype)[: math.prod(shape)].view(shape)
+                array = tensor.view(torch.uint16) if weights.dtype is torch.bfloat16 else tensor
                 views += [tensor, array.numpy()]
             self._views[key] = tuple(views)
         return self._views[key]

@@ -30,12 +30,16 @@ class Threads:
         self._shared = _Shared(self.count - 1)
         before = torch.get_num_threads()
         works = [(_conduct, (self._shared,))] + [(_help, (self._shared, k)) for k in range(self.count - 1)]
-        for k, (work, arguments) in enumerate(works):
-            threading.Thread(target=work, args=arguments, daemon=True, name=f"flow-{k}").start()
+        threads = [
+            threading.Thread(target=work, args=arguments, daemon=True, name=f"flow-{k}")
+            for k, (work, arguments) in enumerate(works)
+        ]
+        for thread in threads:
+            thread.start()
         for _ in works:
             self._shared.ready.acquire()
         torch.set_num_threads(before)  # the threads changed what threads born later begin with
-        weakref.finalize(self, self._shared.calls.put, None)
+        weakref.finalize(self, _stop, self._shared, threads)
 
     def call(self, function: Callable[[], Any]) -> Any:
         """What the function returns or raises; it is called by the conductor, after those given before it."""
@@ -79,6 +83,7 @@ class _Shared:
         self.numbers = itertools.count()
         self.pieces = 0
         self.error: BaseException | None = None
+        self.stopped = False
 
     def run(self, piece: Callable[[int, int], None], pieces: int) -> None:
         self.piece, self.pieces, self.error, self.numbers = piece, pieces, None, itertools.count()
@@ -91,11 +96,13 @@ class _Shared:
         self.piece, error, self.error = None, self.error, None
         if error is not None:
             raise error
+        if self.stopped:
+            raise RuntimeError("the program ends while flow is computed")
 
     def take_part(self, thread: int) -> None:
         try:
             for i in self.numbers:
-                if i >= self.pieces or self.error is not None:
+                if i >= self.pieces or self.error is not None or self.stopped:
                     break
                 self.piece(i, thread)
         except BaseException as error:  # told to whoever asked for the work
@@ -130,6 +137,15 @@ def _help(shared: _Shared, k: int) -> None:
                 return
             shared.take_part(k + 1)
             shared.dones[k].release()
+
+
+def _stop(shared: _Shared, threads: list[threading.Thread]) -> None:
+    """At the latest when the program ends: a thread that is still inside torch then would abort it."""
+    shared.stopped = True
+    shared.calls.put(None)
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(timeout=5)  # seconds; a piece takes milliseconds
 
 
 def _closed() -> threading.Lock:
