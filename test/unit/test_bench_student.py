@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from zeroflow_core.bench import student_growth, student_limits, student_pairs, student_run, student_tables
 from zeroflow_core.bench.__main__ import app
-from zeroflow_core.bench.student_growth import Growth, Reading, check_growth, judged
+from zeroflow_core.bench.student_growth import Growth, Reading, check_growth, judged, resident_memory
 from zeroflow_core.bench.student_limits import Limits
 from zeroflow_core.bench.student_pairs import occupancy_pair, occupied_share, points_pair, usual_pairs
 from zeroflow_core.bench.student_run import Pace, measure
@@ -258,12 +258,16 @@ def test_seeded_weights_are_the_same_again_and_flows_some_decimetres():
 # --- growth -------------------------------------------------------------------------------------------------------
 
 
-def test_a_leak_is_caught_and_buffers_are_none():
-    kept, asked, told = [np.ones(8 << 20, np.uint8)], [], []
+def test_a_leak_is_caught_and_buffers_are_none(monkeypatch):
+    asked, told = [], []
+    # Not the process's own: what earlier tests have freed would take in a leak without the process growing.
+    monkeypatch.setattr(
+        "zeroflow_core.bench.student_growth.resident_memory",
+        lambda: (1 << 30) + len(asked) * (256 << 10),  # a quarter of a MiB a pair is lost
+    )
 
     def leaking(pc0, pc1):
         asked.append((len(pc0), len(pc1), float(pc0[0, 0])))
-        kept.append(np.ones(256 << 10, np.uint8))  # a quarter of a MiB a pair
 
     leak = check_growth(leaking, 100, 50, "cpu", told.append)
     assert leak.grew and 9 << 20 < leak.grown < 18 << 20  # half of the pairs' 25 MiB
@@ -274,8 +278,14 @@ def test_a_leak_is_caught_and_buffers_are_none():
         False,
     }
 
-    steady = check_growth(lambda pc0, pc1: np.ones(256 << 10, np.uint8), 100, 50, "cpu")
-    assert not steady.grew and abs(steady.grown) < 4 << 20
+    steady = check_growth(lambda pc0, pc1: None, 100, 50, "cpu")
+    assert not steady.grew and steady.grown == 0
+
+
+def test_the_memory_of_a_process_is_read():
+    before = resident_memory()
+    block = np.ones(256 << 20, np.uint8)  # more than anything freed before it has room for
+    assert resident_memory() - before > block.nbytes // 2
 
 
 def test_allocators_may_settle_but_not_grow():
