@@ -40,8 +40,8 @@ class Settings:
     )
     precision: str = _parameter(
         "auto",
-        "Numbers the student multiplies: fp32, bf16, or bf16 on GPUs and x86 CPUs that multiply it and else fp32 "
-        "(auto; fp32 with the reference engine). Other CPUs do bf16 as well, but slowly.",
+        "Numbers the student multiplies: fp32, bf16, or what the checkpoint names, else bf16 on GPUs and x86 CPUs that "
+        "multiply it and else fp32 (auto; fp32 with the reference engine). Other CPUs do bf16 as well, but slowly.",
         choices=("auto", "fp32", "bf16"),
     )
     streaming: str = _parameter(

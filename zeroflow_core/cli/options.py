@@ -24,8 +24,8 @@ Engine = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="For the student: fp32, bf16, or auto (fast: bf16 on GPUs and x86 CPUs that multiply it, else fp32; "
-        "reference: fp32). Other CPUs do bf16 as well, but slowly."
+        help="For the student: fp32, bf16, or auto (fast: what the checkpoint names, else bf16 on GPUs and x86 CPUs "
+        "that multiply it, else fp32; reference: fp32). Other CPUs do bf16 as well, but slowly."
     ),
 ]
 
