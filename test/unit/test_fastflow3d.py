@@ -53,6 +53,16 @@ def test_parity_with_the_published_model(test_data, tmp_path, device, size, seed
     np.testing.assert_allclose(flow[expected["valid_idx"]], expected["flow"], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("named", ["fp32", "bf16"])
+def test_auto_takes_the_precision_that_the_weights_name(tmp_path, named):
+    path = tmp_path / "named.safetensors"
+    save_model(path, FastFlow3D(SMALL), {"precision": named})
+    assert load_student(path, device="cpu").precision == named
+    assert load_student(path, device="cpu", engine="reference").precision == "fp32"
+    other = {"fp32": "bf16", "bf16": "fp32"}[named]
+    assert load_student(path, device="cpu", precision=other).precision == other
+
+
 @pytest.mark.parametrize("config, parameters, entries", [(ONE_X, 6_815_619, 148), (XL, 110_618_147, 198)])
 def test_published_sizes(config, parameters, entries):
     with torch.device("meta"):

@@ -41,7 +41,7 @@ class Encoder:
         self._products = products
         self._cells = folded.config.cells
         self._layers = [
-            # The first stage in float32 takes more than a quarter off bfloat16's error, for a few hundredths of the time.
+            # The first stage in float32 takes a quarter off bfloat16's error, for a few hundredths of the time.
             [_layer(conv, *empty, products, precise=k == 0) for conv, empty in zip(stage, of_stage, strict=True)]
             for k, (stage, of_stage) in enumerate(zip(folded.encoder, empty_responses(folded), strict=True))
         ]
