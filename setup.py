@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 INDEX = "share/ament_index/resource_index/packages"
-CORE_COMMANDS = ("infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor")
+CORE_COMMANDS = ("infer", "flow", "convert", "simulate", "distill", "evaluate", "compare", "export", "doctor")
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:

@@ -19,7 +19,7 @@ import zeroflow_core
 SHARED = ("launch", "config", "rosbags")
 MARKERS = "share/ament_index/resource_index/packages"
 COMMANDS = {
-    "zeroflow_core": {"infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor"},
+    "zeroflow_core": {"infer", "flow", "convert", "simulate", "distill", "evaluate", "compare", "export", "doctor"},
     "zeroflow_ros": {"flow_node", "replay", "demo"},
 }
 

@@ -11,7 +11,7 @@ import zeroflow_core
 from zeroflow_core.cli import doctor, main
 from zeroflow_core.errors import ZeroFlowError
 
-COMMANDS = ["infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor"]
+COMMANDS = ["infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor", "distill"]
 
 
 def _run(*arguments: str):
@@ -21,7 +21,9 @@ def _run(*arguments: str):
 def test_help_lists_exactly_the_commands():
     result = _run("--help")
     assert result.exit_code == 0
-    assert [command.name or command.callback.__name__ for command in main.app.registered_commands] == COMMANDS
+    registered = [command.name or command.callback.__name__ for command in main.app.registered_commands]
+    registered += [group.typer_instance.info.name for group in main.app.registered_groups]
+    assert registered == COMMANDS
     assert all(re.search(rf"\b{name}\b", result.output) for name in COMMANDS)
 
 

@@ -19,11 +19,11 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.resources import share_file
 
 COMMANDS = {
-    "zeroflow_core": {"infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor"},
+    "zeroflow_core": {"infer", "flow", "convert", "simulate", "distill", "evaluate", "compare", "export", "doctor"},
     "zeroflow_ros": {"flow_node", "replay", "demo"},
 }
 BROUGHT_ALONG = {"triton"}  # by CUDA builds of torch; only loaded where there is a GPU
-MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}  # where a distribution and its module differ in name
+MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml"}  # where a distribution and its module differ in name
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_there_is_one_version(manifest):
 def test_every_foreign_import_is_declared(manifest, repository: Path):
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(repository / "setup.cfg")
-    required = setup["options"]["install_requires"] + setup["options.extras_require"]["onnx"]
+    required = setup["options"]["install_requires"]
+    required += "".join(setup["options.extras_require"][extra] for extra in ("onnx", "train", "ray"))
     distributions = re.findall(r"^[\w-]+", required, re.MULTILINE)
     declared = {MODULE_OF.get(name, name) for name in distributions}
     declared |= {dependency.name for dependency in manifest.exec_depends}

@@ -54,7 +54,7 @@ def doctor() -> None:
 def findings() -> list[Finding]:
     """Everything looked at, in the order of the report."""
     checks: list[Callable[[], Finding]] = [_python, _torch, _numba, _checkpoint]
-    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags, _onnx]
+    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags, _kiss_icp, _tensorboard, _ray, _onnx]
     checks += [_ros, _messages, _ros_only, _dds_profile, _disk, _test_data]
     return [check() for check in checks]
 
@@ -155,6 +155,18 @@ def _rosbags() -> Finding:
     return _package("rosbags", "reads and writes bags without ROS")
 
 
+def _kiss_icp() -> Finding:
+    return _package("kiss-icp", "ego motion for bags without odometry and TF")
+
+
+def _tensorboard() -> Finding:
+    return _package("tensorboard", "curves of zeroflow distill train", extra="train")
+
+
+def _ray() -> Finding:
+    return _package("ray", "zeroflow distill label over several machines", extra="ray")
+
+
 def _onnx() -> Finding:
     missing = [name for name in _ONNX if not _is_installed(name)]
     if not missing:
@@ -163,11 +175,12 @@ def _onnx() -> Finding:
     return Finding("onnx", found, "pip install 'zeroflow_ros[onnx]'")
 
 
-def _package(name: str, use: str) -> Finding:
+def _package(name: str, use: str, extra: str = "") -> Finding:
     try:
         return Finding(name, f"{metadata.version(name)}, {use}")
     except metadata.PackageNotFoundError:
-        return Finding(name, f"missing; {use}", f"pip install {name}")
+        what = f"'zeroflow_ros[{extra}]'" if extra else name
+        return Finding(name, f"missing; {use}", f"pip install {what}")
 
 
 def _ros() -> Finding:

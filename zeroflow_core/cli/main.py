@@ -11,6 +11,7 @@ from rich.text import Text
 import zeroflow_core
 from zeroflow_core.cli.compare import compare
 from zeroflow_core.cli.convert import convert
+from zeroflow_core.cli.distill import app as distill
 from zeroflow_core.cli.doctor import doctor
 from zeroflow_core.cli.evaluate import evaluate
 from zeroflow_core.cli.export import export
@@ -35,6 +36,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(export)
 app.command()(doctor)
+app.add_typer(distill)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,99 @@
+"""Where the logs to learn from come from: the split of an AV2 root, or bags, which become such logs first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroflow_core.datasets.av2 import find_split
+from zeroflow_core.datasets.recording import find_bags, import_bag
+from zeroflow_core.errors import ZeroFlowError
+
+IMPORTED = "sensor/train"  # of the folder that bags are imported into, which is an AV2 root by itself
+
+
+@dataclass(frozen=True)
+class ImportProgress:
+    """bag: the one at work, the `number`th of `bags`; done: its clouds that are imported, of `total`"""
+
+    bag: Path
+    number: int
+    bags: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class LogSource:
+    """
+    data, split: folder that holds ``sensor/<split>/<log>``, and the split; or else
+    bag:         a rosbag2, or a folder of them
+    names:       of the split's logs, to take these alone
+    topic, odometry, ego_motion, height, deskew: of a bag, as import_bag takes them
+
+    Raises:
+        ZeroFlowError: both kinds of source, or neither, or options of the other kind.
+    """
+
+    data: Path | None = None
+    split: str = "train"
+    names: tuple[str, ...] = ()
+    bag: Path | None = None
+    topic: str | None = None
+    odometry: str | None = None
+    ego_motion: str = "auto"
+    height: float | None = None
+    deskew: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.bag is None):
+            what = "nothing" if self.data is None else "both logs and a bag"
+            raise ZeroFlowError(f"{what} to learn from: give --data with a --split, or else --bag")
+        if self.bag is not None and self.names:
+            raise ZeroFlowError("--log chooses logs of --data; a bag is taken whole")
+        if self.data is not None:
+            given = {"--topic": self.topic, "--odometry": self.odometry, "--height": self.height}
+            given |= {"--deskew": self.deskew or None, "--ego-motion": None if self.ego_motion == "auto" else True}
+            wrong = [option for option, value in given.items() if value is not None]
+            if wrong:
+                raise ZeroFlowError(f"{wrong[0]} is for --bag; an AV2 log says that itself")
+
+    @property
+    def name(self) -> str:
+        """One line that says what it is."""
+        return f"the bag {self.bag}" if self.data is None else f"the split {self.split} of {self.data}"
+
+
+def find_sources(
+    source: LogSource, imported: Path, on_progress: Callable[[ImportProgress], None] = lambda progress: None
+) -> list[Path]:
+    """The folders of the logs that the source means, sorted. Bags are imported into ``<imported>/sensor/train``,
+    where those that are there already are kept.
+
+    Raises:
+        ZeroFlowError: no such folder, split, log, bag or topic, or a bag that can't be read.
+    """
+    if source.data is not None:
+        logs = find_split(source.data, source.split)
+        unknown = sorted(set(source.names) - {log.name for log in logs})
+        if unknown:
+            raise ZeroFlowError(f"there is no log {', '.join(unknown)} in {logs[0].parent}; give names of folders there")
+        return [log for log in logs if not source.names or log.name in source.names]
+    bags, logs = find_bags(source.bag), []
+    for number, bag in enumerate(bags, 1):
+
+        def on_sweep(done: int, total: int, number: int = number, bag: Path = bag) -> None:
+            on_progress(ImportProgress(bag, number, len(bags), done, total))
+
+        logs += import_bag(
+            bag,
+            imported / IMPORTED,
+            topic=source.topic,
+            odometry=source.odometry,
+            ego_motion=source.ego_motion,
+            deskew=source.deskew,
+            height=source.height,
+            on_sweep=on_sweep,
+        )
+    return sorted(logs)
