@@ -1,7 +1,8 @@
 """Flow in files, in the layout of the published pseudo-labels: ``<folder>/<log>/<digits>.feather``.
 
 One file a pair, one row a point of the first sweep, ground included: is_valid (bool), flow_tx_m, flow_ty_m,
-flow_tz_m (float32: residual flow in metres, in the first sweep's vehicle frame).
+flow_tz_m (float32: residual flow in metres, in the first sweep's vehicle frame). Flow backward in time is stored the
+same way, with the second sweep in the first one's place.
 """
 
 from __future__ import annotations
@@ -52,42 +53,63 @@ def read_stored_flow(path: Path, num_points: int) -> tuple[np.ndarray, np.ndarra
 
 
 class StoredFlows:
-    """A folder of stored flows, ``<folder>/<log>/<digits>.feather``.
+    """A folder of stored flows, ``<folder>/<log>/<digits>.feather``, one file a pair of consecutive sweeps.
+
+    folder:  where they are
+    reverse: they are of the points of each pair's second sweep, towards the first, and in its vehicle frame
 
     Raises:
         ZeroFlowError: there is no such folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reverse: bool = False) -> None:
         if not folder.is_dir():
             raise ZeroFlowError(f"there is no folder {folder}; give the one that holds <log>/<digits>.feather")
         self._folder = folder
+        self._reverse = reverse
+
+    def has(self, log: Log, i: int) -> bool:
+        """Whether there is a file for the pair of sweeps `i` and `i` + 1, by its name; see `read`."""
+        return self._find(log, i) is not None
 
     def read(self, log: Log, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Flow of the pair of sweeps `i` and `i` + 1, as of read_stored_flow.
 
-        Its file is named by the stamp of sweep `i`. Published files are numbered instead: where none is named by a
-        stamp of the log and there is one for each of its pairs, it is number `i` of them.
+        Its file is named by the stamp of the sweep whose points it is of. Published files are numbered instead: where
+        none is named by a stamp of the log and there is one for each of its pairs, it is number `i` of them.
 
         Raises:
             ZeroFlowError: no such file, or see read_stored_flow.
         """
-        return read_stored_flow(self._find(log, i), len(log.sweep(i)))
+        path = self._find(log, i)
+        if path is None:
+            raise ZeroFlowError(self._what_is_missing(log, i))
+        return read_stored_flow(path, len(log.sweep(self._sweep(i))))
 
-    def _find(self, log: Log, i: int) -> Path:
-        folder = self._folder / log.log_id
+    def _sweep(self, i: int) -> int:
+        return i + 1 if self._reverse else i
+
+    def _find(self, log: Log, i: int) -> Path | None:
+        named = self._folder / log.log_id / f"{log.stamps_ns[self._sweep(i)]}.feather"
+        if named.is_file():
+            return named
+        files, stamps = self._files(log), [int(stamp) for stamp in log.stamps_ns]
+        if stamps[self._sweep(i)] in files:
+            return files[stamps[self._sweep(i)]]
+        numbered = len(files) == len(stamps) - 1 and files.keys().isdisjoint(stamps)
+        return files[sorted(files)[i]] if numbered else None
+
+    def _files(self, log: Log) -> dict[int, Path]:
+        files = (self._folder / log.log_id).glob("*.feather")
+        return {int(file.stem): file for file in files if file.stem.isdecimal()}
+
+    def _what_is_missing(self, log: Log, i: int) -> str:
+        folder, stamp = self._folder / log.log_id, log.stamps_ns[self._sweep(i)]
         if not folder.is_dir():
-            raise ZeroFlowError(f"{self._folder} has no folder {log.log_id}: it holds no flow for that log")
-        files = {int(file.stem): file for file in folder.glob("*.feather") if file.stem.isdecimal()}
-        stamps = [int(stamp) for stamp in log.stamps_ns]
-        if stamps[i] in files:
-            return files[stamps[i]]
-        pairs = len(stamps) - 1
-        if len(files) == pairs and files.keys().isdisjoint(stamps):
-            return files[sorted(files)[i]]
-        raise ZeroFlowError(
-            f"{folder} has no flow for sweep {stamps[i]}: neither {stamps[i]}.feather nor {pairs} numbered files, "
-            f"one for each pair of the log; it holds {len(files)} files named by digits"
+            return f"{self._folder} has no folder {log.log_id}: it holds no flow for that log"
+        return (
+            f"{folder} has no flow for sweep {stamp}: neither {stamp}.feather nor {len(log) - 1} numbered files, "
+            f"one for each pair of the log; it holds {len(self._files(log))} files named by digits"
         )
 
 

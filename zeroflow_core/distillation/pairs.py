@@ -1,0 +1,72 @@
+"""Which pairs of sweeps are learned from, and those pairs from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroflow_core.datasets.av2 import Log
+from zeroflow_core.datasets.ground_choice import ground_of
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.ground import mark_ground
+from zeroflow_core.pairs import FramePair, Sweep, make_pair
+
+
+@dataclass(frozen=True, order=True)
+class PairRef:
+    """The sweeps `index` and `index` + 1 of a log.
+
+    log: the log's folder
+    """
+
+    log: Path
+    index: int
+
+
+def choose_pairs(logs: Sequence[Path], per_log: int | None = None, stride: int = 1) -> list[PairRef]:
+    """Pairs of consecutive sweeps, log by log and in the order of time. Logs of one sweep give none.
+
+    per_log: at most so many of each log, spread evenly over it
+    stride:  from one pair of a log to the next, in sweeps
+
+    Raises:
+        ZeroFlowError: no pair at all, an unusable number, or something that is no log.
+    """
+    for name, number in (("pairs per log", per_log), ("stride", stride)):
+        if number is not None and number < 1:
+            raise ZeroFlowError(f"the {name} can't be {number}; give 1 or more")
+    chosen = []
+    for path in logs:
+        indices = range(0, len(Log(path)) - 1, stride)
+        if per_log is not None and per_log < len(indices):
+            indices = [indices[k * len(indices) // per_log] for k in range(per_log)]
+        chosen += [PairRef(path, i) for i in indices]
+    if not logs:
+        raise ZeroFlowError("no log was given to take pairs of sweeps from")
+    if not chosen:
+        what = f"{logs[0]} has one sweep" if len(logs) == 1 else f"the {len(logs)} logs have one sweep each"
+        raise ZeroFlowError(f"there is no pair of sweeps: {what}, and flow needs two")
+    return chosen
+
+
+class LogPairs:
+    """Pairs of one log from disk, ground marked. What neighbouring pairs share is read and marked once.
+
+    Raises:
+        ZeroFlowError: here and from `pair`: no log, a damaged one, or one without the map that `ground` asks for.
+    """
+
+    def __init__(self, path: Path, ground: str = "auto") -> None:
+        """ground: as of datasets.ground_choice.ground_of"""
+        self.log = Log(path)
+        self._rule = ground_of(self.log, ground)
+        self._marked: dict[int, Sweep] = {}
+
+    def pair(self, i: int) -> FramePair:
+        """The pair of sweeps `i` and `i` + 1."""
+        self._marked = {k: self._sweep(k) for k in (i, i + 1)}
+        return make_pair(self._marked[i], self._marked[i + 1])
+
+    def _sweep(self, k: int) -> Sweep:
+        return self._marked[k] if k in self._marked else mark_ground(self.log.sweep(k), self._rule)
