@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
+from math import floor, log10
 
+from zeroflow_core.drawing.axis import Axis, round_down, round_up
 from zeroflow_core.evaluation.report.markup import Markup, tag
 from zeroflow_core.evaluation.report.page import MARKS
 
@@ -34,31 +35,6 @@ class Row:
     values: Values
     reference: float | None = None
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Numbers to pixels. What lies beyond an end is put on that end."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    logarithmic: bool = False
-
-    def at(self, value: float) -> float:
-        low, high, value = (log10(v) if self.logarithmic else v for v in (self.low, self.high, max(value, self.low)))
-        return self.start + min((value - low) / (high - low), 1.0) * (self.end - self.start)
-
-    @property
-    def ticks(self) -> list[float]:
-        if not self.logarithmic:
-            step = _round_up((self.high - self.low) / 6)
-            return [k * step for k in range(ceil(self.low / step - 1e-6), floor(self.high / step + 1e-6) + 1)]
-        decades = range(round(floor(log10(self.low))), round(ceil(log10(self.high))) + 1)
-        mantissas = (1, 2, 5) if self.high / self.low <= 120 else (1,)
-        ticks = [m * 10.0**k for k in decades for m in mantissas]
-        return [tick for tick in ticks if self.low * 0.999 <= tick <= self.high * 1.001]
 
 
 def rows_of_dots(
@@ -196,7 +172,7 @@ def _common_range(values: Sequence[float]) -> tuple[float, float]:
     least, common, most = values[0], values[floor(0.95 * (len(values) - 1))], values[-1]
     if least == most:
         return 0.0, 2 * most or 1.0
-    low = _round_down(least) if least > 0.5 * common else 0.0
+    low = round_down(least) if least > 0.5 * common else 0.0
     enough = low + 2.5 * (common - low)
     return low, 1.02 * (min(most, enough) if enough > low else most)
 
@@ -354,19 +330,9 @@ def _numbers(written: Sequence[tuple[float, str]], y: float) -> list[Markup]:
 def _error_axis(known: Sequence[float], start: float, end: float) -> Axis:
     """Logarithmic, from a round number to a round number, a decade at least."""
     positive = [value for value in known if value > 0] or [_SMALLEST]
-    high = _round_up(max(*positive, 2 * _SMALLEST))
-    low = min(max(_round_down(min(positive)), _SMALLEST), high / 10)
+    high = round_up(max(*positive, 2 * _SMALLEST))
+    low = min(max(round_down(min(positive)), _SMALLEST), high / 10)
     return Axis(low, high, start, end, logarithmic=True)
-
-
-def _round_up(value: float) -> float:
-    decade = 10.0 ** floor(log10(value))
-    return next(m * decade for m in (1, 2, 5, 10) if m * decade >= 0.999 * value)
-
-
-def _round_down(value: float) -> float:
-    decade = 10.0 ** floor(log10(value))
-    return next(m * decade for m in (5, 2, 1) if m * decade <= 1.001 * value)
 
 
 def _svg(width: float, height: float, label: str, marks: Sequence[Markup], **more: str) -> Markup:
