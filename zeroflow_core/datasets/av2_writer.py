@@ -49,15 +49,17 @@ def write_log(
 
 
 @contextmanager
-def new_log(path: Path | str) -> Iterator[LogWriter]:
+def new_log(path: Path | str, dtype: type[np.floating] = np.float16) -> Iterator[LogWriter]:
     """A log to add to, at `path` when the block ends well and nowhere when it fails.
+
+    dtype: of coordinates as they are stored; see LogWriter
 
     Raises:
         ZeroFlowError: the folder exists already or cannot be written.
         ValueError: nothing was added that makes a log.
     """
     with new_folder(Path(path)) as folder:
-        log = LogWriter(folder)
+        log = LogWriter(folder, dtype)
         yield log
         log.finish()
 
@@ -65,14 +67,16 @@ def new_log(path: Path | str) -> Iterator[LogWriter]:
 class LogWriter:
     """The files of one log, written as they are added; made by `new_log`.
 
-    Coordinates are stored as AV2 stores them, in float16: steps of 3 cm beyond 32 m. Intensity is rounded
-    into 0 … 255.
+    Coordinates are stored as AV2 stores them, in float16: steps of 3 cm beyond 32 m; or, for recordings that are
+    more exact than that, in float32. Intensity is rounded into 0 … 255.
 
     folder: where they are until the log is complete, for files that AV2 does not know
+    dtype:  float16 or float32
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: type[np.floating] = np.float16) -> None:
         self.folder = folder
+        self._dtype = dtype
         self._num_points: dict[int, int] = {}  # of each sweep, by its stamp
         self._poses: dict[int, SE3] = {}
         self._annotations: list[dict[str, np.ndarray]] = []
@@ -90,7 +94,7 @@ class LogWriter:
         last = max(self._num_points, default=-1)
         if sweep.stamp_ns <= last:
             raise ValueError(f"stamps must ascend from 0: {sweep.stamp_ns} after {last}")
-        write_table(self.folder / "sensors" / "lidar" / f"{sweep.stamp_ns}.feather", _sweep_columns(sweep))
+        write_table(self.folder / "sensors" / "lidar" / f"{sweep.stamp_ns}.feather", _sweep_columns(sweep, self._dtype))
         self._num_points[sweep.stamp_ns] = len(sweep)
         self._poses[sweep.stamp_ns] = sweep.world_SE3_ego
 
@@ -160,13 +164,13 @@ def as_feather(columns: dict[str, np.ndarray]) -> memoryview:
     return written.getbuffer()
 
 
-def _sweep_columns(sweep: Sweep) -> dict[str, np.ndarray]:
+def _sweep_columns(sweep: Sweep, dtype: type[np.floating]) -> dict[str, np.ndarray]:
     zeros = np.zeros(len(sweep))
     intensity = zeros if sweep.intensity is None else sweep.intensity
     ring = zeros if sweep.ring is None else sweep.ring
     offset = zeros if sweep.time_offset_ns is None else sweep.time_offset_ns
     return {
-        **{name: sweep.points[:, axis].astype(np.float16) for axis, name in enumerate("xyz")},
+        **{name: sweep.points[:, axis].astype(dtype) for axis, name in enumerate("xyz")},
         "intensity": np.clip(np.nan_to_num(np.round(intensity)), 0, 255).astype(np.uint8),
         "laser_number": np.clip(ring, 0, 255).astype(np.uint8),
         "offset_ns": offset.astype(np.int32),
