@@ -5,6 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LOSSES = ("unscaled", "speed-scaled", "released")
+_RELEASED = 0.1  # what the released weights' scaling comes to for every speed
+
+
+def point_weights(loss: str, label: Tensor, dt: float, still: float = 0.1) -> Tensor:
+    """Weight (M,) of each point in the loss called `loss`, from its label (M,3), metres over `dt` seconds.
+
+    ``unscaled``:     1
+    ``speed-scaled``: by the label's speed, see `speed_weight`
+    ``released``:     0.1 for every point. The published code's speed scaling comes to this constant, whatever the speed
+                      (its maximum and minimum are the wrong way round), and the released weights were trained with it.
+                      Adam does not feel a constant factor, so but for rounding this is ``unscaled``.
+    """
+    if loss == "speed-scaled":
+        return speed_weight(label, dt, still)
+    return torch.full_like(label[:, 0], {"unscaled": 1.0, "released": _RELEASED}[loss])
+
 
 def speed_weight(label: Tensor, dt: float, still: float = 0.1) -> Tensor:
     """Weight (M,) of each point by the speed of its label (M,3, metres over `dt` seconds).
@@ -19,5 +36,6 @@ def speed_weight(label: Tensor, dt: float, still: float = 0.1) -> Tensor:
 
 
 def weighted_epe(flow: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the points of weight × end-point error: flow and label (M,3), weight (M,)."""
-    return (weight * torch.linalg.vector_norm(flow - label, dim=1)).mean()
+    """Mean over the points of weight × end-point error: flow and label (M,3), weight (M,). 0 without points."""
+    errors = weight * torch.linalg.vector_norm(flow - label, dim=1)
+    return errors.sum() / max(len(errors), 1)

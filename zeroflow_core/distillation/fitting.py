@@ -1,0 +1,371 @@
+"""The training loop, for any task: steps, moving average, curves, validation, checkpoints, several processes.
+
+What it does depends on the task, the recipe and the seed alone, so that a run which was killed goes on from its last
+checkpoint and makes the losses it would have made.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from zeroflow_core.distillation.batches import Batches
+from zeroflow_core.distillation.recipes import Recipe
+from zeroflow_core.distillation.state import Progress, load_state, save_state
+from zeroflow_core.distillation.task import Task, Weights
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import new_file
+
+LAST, BEST, CURVES, VALIDATION, TENSORBOARD = "last.ckpt", "best.ckpt", "curves.csv", "validation.csv", "tensorboard"
+_CURVE = ("step", "epoch", "loss", "learning_rate", "wait_share", "seconds")
+_ROWS = 400  # of the curves, about, however long a training is
+_SAVED_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """epoch, step: made so far, of `epochs` and `steps` at most; loss: lately; wait_share: of the time, spent waiting
+    for data; note: what is being done, if it is no step"""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float | None
+    wait_share: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """rank: of this process among `world` that train together; device: that it computes on"""
+
+    rank: int
+    world: int
+    device: str
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """The processes that train together: those that torchrun started, or this one alone.
+
+    device: ``cpu``, or ``cuda``, of which every process takes the one of its local rank
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes(0, 1, device)
+        return
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Processes(torch.distributed.get_rank(), world, device)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Average:
+    """The moving average of a student's weights, which is steadier than the student."""
+
+    def __init__(self, student: nn.Module, decay: float | None) -> None:
+        self._student, self._decay = student, decay
+        self.weights: Weights = {name: value.detach().clone() for name, value in student.state_dict().items()}
+
+    def update(self, step: int) -> None:
+        """After step number `step`, from 1. Early averages look back less far."""
+        decay = 0.0 if self._decay is None else min(self._decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in self._student.state_dict().items():
+                if value.is_floating_point() and decay:
+                    self.weights[name].lerp_(value, 1 - decay)
+                else:
+                    self.weights[name].copy_(value)
+
+
+class Fit:
+    """One training, in a folder.
+
+    micro_batch: samples that a process takes at a time, where a whole batch does not fit into its memory; None for all
+    workers:     processes that load samples; 0 loads them in this one
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        metadata: dict[str, Any],
+        out: Path,
+        team: Processes,
+        *,
+        workers: int,
+        micro_batch: int | None,
+        on_progress: Callable[[TrainProgress], None],
+    ) -> None:
+        self._task, self._recipe, self._metadata, self._out, self._team = task, recipe, metadata, out, team
+        self._batches = Batches(task.order, recipe.batch, team.rank, team.world)
+        if len(self._batches) == 0:
+            raise ZeroFlowError(f"{len(task.order)} samples are too few for {team.world} processes; take fewer")
+        self._steps = len(self._batches) * recipe.epochs
+        self._row_every = max(self._steps // _ROWS, 1)
+        self._workers = workers
+        self._micro_batch = micro_batch or self._batches.batch
+        self._show = on_progress
+        self._module = self._as_team(task.student)
+        self._optimiser = torch.optim.Adam(task.parameter_groups(), lr=recipe.learning_rate)
+        self._average = Average(task.student, recipe.ema)
+        self.progress = Progress()
+        self._saved = time.monotonic()
+        self._board: Any = None
+
+    def _as_team(self, student: nn.Module) -> nn.Module:
+        if self._team.world == 1:
+            return student
+        on_gpu = torch.device(self._team.device).type == "cuda"
+        if on_gpu:  # on a CPU there is no batch norm over several processes: each has statistics of its own
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+        return DistributedDataParallel(student, device_ids=[self._team.device] if on_gpu else None)
+
+    def run(self) -> None:
+        """Train until the recipe's end, or until it stops getting better; from where the folder's last checkpoint is.
+
+        Raises:
+            ZeroFlowError: the folder holds another training, memory ran out, the loss is no number any more, or the
+                file system refuses.
+        """
+        self._resume()
+        self._board = _tensorboard(self._out / TENSORBOARD, self.progress.step) if self._team.first else None
+        with self._loader() as batches_of:
+            while not self._is_over():
+                self._epoch(batches_of(self.progress.epoch, self.progress.batch))
+                self._end_epoch()
+        if self._board is not None:
+            self._board.close()
+
+    def _is_over(self) -> bool:
+        patience = self._recipe.patience
+        stopped = patience is not None and self.progress.unimproved >= patience
+        return stopped or self.progress.epoch >= self._recipe.epochs
+
+    @contextmanager
+    def _loader(self) -> Iterator[Callable[[int, int], Iterable]]:
+        """Gives the batches of an epoch from a number on, the next ones being loaded meanwhile."""
+        how: dict[str, Any] = {}
+        if self._workers:
+            how = {"prefetch_factor": 4, "persistent_workers": True, "worker_init_fn": _one_thread}
+        loader = DataLoader(
+            self._task.samples,
+            batch_sampler=self._batches,
+            num_workers=self._workers,
+            collate_fn=self._task.collate,
+            **how,
+        )
+
+        def batches_of(epoch: int, start: int) -> Iterable:
+            self._batches.epoch, self._batches.start = epoch, start
+            return loader
+
+        yield batches_of
+
+    def _epoch(self, batches: Iterable) -> None:
+        progress, mark = self.progress, time.perf_counter()
+        self._module.train()
+        for batch in batches:
+            waited = time.perf_counter() - mark
+            loss = self._step(batch)
+            progress.step += 1
+            progress.batch += 1
+            progress.recent.append(loss)
+            now = time.perf_counter()
+            progress.seconds += now - mark
+            progress.waited += waited
+            mark = now
+            if progress.step % self._row_every == 0:
+                self._add_row()
+            self._tell()
+            if time.monotonic() - self._saved > _SAVED_EVERY_S:
+                self._save()
+                mark = time.perf_counter()
+
+    def _step(self, batch: list) -> float:
+        """One step of the optimiser; gives the loss of a sample of this process's part of the batch, on average."""
+        recipe, done = self._recipe, self.progress.step / self._steps
+        for group in self._optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * group["rate"] * recipe.rate(done + 1 / self._steps)
+        self._optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        try:
+            parts = [batch[k : k + self._micro_batch] for k in range(0, len(batch), self._micro_batch)]
+            for number, part in enumerate(parts, start=1):
+                alone = self._team.world > 1 and number < len(parts)
+                with self._module.no_sync() if alone else nullcontext():
+                    loss = self._task.loss(self._module(part), part, done)
+                    (loss if recipe.batch_sum else loss / len(batch)).backward()
+                total += float(loss.detach())
+        except (RuntimeError, MemoryError) as error:
+            if _is_out_of_memory(error):
+                raise self._out_of_memory() from error
+            raise
+        if not math.isfinite(total):
+            raise ZeroFlowError(
+                f"the loss is {total} at step {self.progress.step + 1}; take a smaller learning rate than "
+                f"{recipe.learning_rate} (--learning-rate), and remove {self._out / LAST} if it goes on like that"
+            )
+        if recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._task.student.parameters(), recipe.clip)
+        self._optimiser.step()
+        self._task.after_step()
+        self._average.update(self.progress.step + 1)
+        return total / len(batch)
+
+    def _out_of_memory(self) -> ZeroFlowError:
+        each = min(self._micro_batch, self._batches.batch // self._team.world)
+        smaller = f"--micro-batch {max(each // 2, 1)}" if each > 1 else "a smaller student, or more memory"
+        return ZeroFlowError(
+            f"memory ran out on {self._team.device} with {each} samples at a time; try {smaller}: a batch is then "
+            "learned in parts, and the steps stay the same"
+        )
+
+    def _add_row(self) -> None:
+        progress = self.progress
+        row = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "loss": sum(progress.recent) / len(progress.recent),
+            "learning_rate": self._optimiser.param_groups[0]["lr"],
+            "wait_share": self._wait_share(),
+            "seconds": progress.seconds,
+        }
+        progress.recent = []
+        if self._team.first:
+            _append(self._out / CURVES, _CURVE, row)
+            self._write_board({name: row[name] for name in ("loss", "learning_rate", "wait_share")})
+
+    def _wait_share(self) -> float:
+        return self.progress.waited / self.progress.seconds if self.progress.seconds else 0.0
+
+    def _tell(self, note: str = "") -> None:
+        progress, recipe = self.progress, self._recipe
+        recent = progress.recent[-50:]
+        loss = sum(recent) / len(recent) if recent else None
+        if self._team.first:
+            share = self._wait_share()
+            self._show(TrainProgress(progress.epoch, recipe.epochs, progress.step, self._steps, loss, share, note))
+
+    def _end_epoch(self) -> None:
+        """Validate, and keep the student if it is the best so far. Only the first process does; the others wait."""
+        progress = self.progress
+        if self._team.first:
+            self._tell("validating")
+            figures = self._task.validate(self._average.weights)
+            score = self._task.score(figures)
+            first = progress.epoch == 0
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            better = score < progress.best
+            progress.unimproved = 0 if better or first else progress.unimproved + 1
+            if better or first or not math.isfinite(score):  # without a score the last one is the best
+                progress.best, progress.figures = min(score, progress.best), figures
+                save_state(self._out / BEST, self._average.weights, self._metadata, progress)
+            row = {"epoch": progress.epoch, "step": progress.step, **figures}
+            _append(self._out / VALIDATION, tuple(row), row)
+            self._write_board({name: value for name, value in figures.items() if value is not None})
+        if self._team.world > 1:
+            shared = [vars(progress)]
+            torch.distributed.broadcast_object_list(shared, src=0)
+            self.progress = Progress(**shared[0])
+        self._save()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        if not self._team.first:
+            return
+        training = {
+            "student": self._task.student.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": self._average.weights,
+            "identity": self._identity(),
+        }
+        save_state(self._out / LAST, self._average.weights, self._metadata, self.progress, training)
+
+    def _identity(self) -> dict[str, Any]:
+        return {**self._task.identity, "processes": self._team.world}
+
+    def _resume(self) -> None:
+        path = self._out / LAST
+        if path.exists():
+            states, self.progress = load_state(path, self._identity(), self._team.device)
+            self._task.student.load_state_dict(states["student"])
+            self._optimiser.load_state_dict(states["optimiser"])
+            self._average.weights = states["average"]
+        if self._team.first:
+            _cut(self._out / CURVES, self.progress.step)
+            _cut(self._out / VALIDATION, self.progress.step)
+
+    def _write_board(self, figures: dict[str, float]) -> None:
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, self.progress.step)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)  # of a process that loads; the others have the other cores
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    signs = "can't allocate memory", "out of memory"
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in signs)
+
+
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer that forgets what an interrupted run wrote after `step`, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+
+def _append(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> None:
+    new = not path.exists()
+    try:
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _cut(path: Path, step: int) -> None:
+    """Forget the rows after `step`, and one that a kill cut short."""
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        lines = file.read().splitlines()
+    head = lines[0].split(",") if lines else []
+    place = head.index("step") if "step" in head else 0
+    rows = [line.split(",") for line in lines[1:]]
+    kept = [row for row in rows if len(row) == len(head) and row[place].isdigit() and int(row[place]) <= step]
+    if not kept:
+        path.unlink()
+        return
+    with new_file(path, "w") as file:
+        file.write("\n".join(",".join(row) for row in [head, *kept]) + "\n")

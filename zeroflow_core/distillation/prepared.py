@@ -1,0 +1,173 @@
+"""Pairs made ready for training, once: read, ground removed, joined with their labels, and kept on disk.
+
+Reading two sweeps, marking their ground and reading two label files takes tens of milliseconds a pair, more than a GPU
+takes to learn from it; what is kept here is read back in a few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from zeroflow_core.datasets.av2 import Log
+from zeroflow_core.datasets.ground_choice import ground_of
+from zeroflow_core.datasets.pseudo_labels import PseudoLabels
+from zeroflow_core.distillation.pairs import PairRef
+from zeroflow_core.distillation.samples import TwoWaySample
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.fastflow3d.config import FastFlow3DConfig
+from zeroflow_core.files import new_file
+from zeroflow_core.geometry import SE3
+from zeroflow_core.ground import GroundRule, mark_ground
+from zeroflow_core.pairs import Sweep
+
+_EDITION = 1  # to be raised whenever what is kept changes
+_MARGIN = 1.1  # beyond the grid's corner, so that turned and scaled samples still fill the grid
+_MARGIN_Z = 0.5  # metres
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled pairs to learn from.
+
+    logs:   in AV2's layout
+    labels: of their pairs
+    ground: the rule that marks what the student is not to see: ``map`` (Patchwork++ in logs without one), ``patchwork``
+            or ``none``
+    weight: how often its pairs are seen, beside those of a source of weight 1
+    """
+
+    logs: tuple[Path, ...]
+    labels: PseudoLabels
+    ground: str
+    weight: float = 1.0
+
+
+class PreparedPairs:
+    """The pairs of a source, ready for training; each is prepared when it is first asked for.
+
+    folder: where they are kept; None keeps nothing
+    """
+
+    def __init__(self, source: Source, pairs: list[PairRef], config: FastFlow3DConfig, folder: Path | None) -> None:
+        self.source, self.pairs = source, pairs
+        corner = np.abs([config.minimum[:2], config.maximum[:2]]).max(axis=0)
+        self._reach = float(np.hypot(*corner)) * _MARGIN
+        self._low, self._high = config.minimum[2] - _MARGIN_Z, config.maximum[2] + _MARGIN_Z
+        self._folder = None if folder is None else folder / self._name()
+
+    def _name(self) -> str:
+        """Of the folder: the same for the same content."""
+        labels = {name: str(path) for name, path in asdict(self.source.labels).items()}
+        about = [_EDITION, self.source.ground, labels, self._reach, self._low, self._high]
+        return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, k: int) -> TwoWaySample:
+        """Pair number `k`.
+
+        Raises:
+            ZeroFlowError: one of its files is missing or damaged.
+        """
+        if self._folder is None:
+            return self._prepare(self.pairs[k])
+        log, i = _open(self.pairs[k].log), self.pairs[k].index
+        path = self._folder / log.log_id / f"{log.stamps_ns[i]}.safetensors"
+        kept = _read(path)
+        if kept is None:
+            kept = self._prepare(self.pairs[k])
+            _write(path, kept)
+        return kept
+
+    def _prepare(self, pair: PairRef) -> TwoWaySample:
+        log, i = _open(pair.log), pair.index
+        rule = students_ground(log.path, self.source.ground)
+        sweeps = [mark_ground(log.sweep(k), rule) for k in (i, i + 1)]
+        labels = self.source.labels.read(log, i)
+        rows = [self._rows(sweep) for sweep in sweeps]
+        label0, label1 = (
+            None if label is None else label[kept].astype(np.float16) for label, kept in zip(labels, rows, strict=True)
+        )
+        ring0, ring1 = (
+            None if sweep.ring is None else sweep.ring[kept] for sweep, kept in zip(sweeps, rows, strict=True)
+        )
+        return TwoWaySample(
+            pc0=sweeps[0].points[rows[0]],
+            pc1=sweeps[1].points[rows[1]],
+            label0=label0,
+            label1=label1,
+            ego0_SE3_ego1=sweeps[0].world_SE3_ego.inverse() @ sweeps[1].world_SE3_ego,
+            dt=(sweeps[1].stamp_ns - sweeps[0].stamp_ns) * 1e-9,
+            ring0=ring0,
+            ring1=ring1,
+        )
+
+    def _rows(self, sweep: Sweep) -> np.ndarray:
+        """Of the points that training may ever look at."""
+        x, y, z = sweep.points.T
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = (np.hypot(x, y) < self._reach) & (z >= self._low) & (z < self._high)
+        return np.flatnonzero(near & ~sweep.is_ground)
+
+
+@lru_cache(maxsize=8)
+def _open(path: Path) -> Log:
+    return Log(path)
+
+
+@lru_cache(maxsize=8)
+def students_ground(path: Path, name: str) -> GroundRule:
+    """The ground rule called `name` in a student's metadata, for the log at `path`: ``map`` is Patchwork++ where there
+    is no map. The last ones are kept, as a map's raster takes long to read."""
+    return ground_of(_open(path), "auto" if name == "map" else name)
+
+
+def _write(path: Path, sample: TwoWaySample) -> None:
+    from safetensors.numpy import save
+
+    arrays = {
+        "pc0": sample.pc0,
+        "pc1": sample.pc1,
+        "label0": sample.label0,
+        "label1": sample.label1,
+        "ring0": sample.ring0,
+        "ring1": sample.ring1,
+        "ego0_SE3_ego1": sample.ego0_SE3_ego1.matrix,
+        "dt": np.array([sample.dt]),
+    }
+    content = save({name: np.ascontiguousarray(values) for name, values in arrays.items() if values is not None})
+    with new_file(path, "wb") as file:
+        file.write(content)
+
+
+def _read(path: Path) -> TwoWaySample | None:
+    """What is kept at `path`, or None where nothing is."""
+    from safetensors.numpy import load
+
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ZeroFlowError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        arrays = load(content)
+        return TwoWaySample(
+            pc0=arrays["pc0"],
+            pc1=arrays["pc1"],
+            label0=arrays["label0"],
+            label1=arrays.get("label1"),
+            ego0_SE3_ego1=SE3.from_matrix(arrays["ego0_SE3_ego1"]),
+            dt=float(arrays["dt"][0]),
+            ring0=arrays.get("ring0"),
+            ring1=arrays.get("ring1"),
+        )
+    except Exception as error:  # safetensors raises whatever the damaged bytes lead to
+        raise ZeroFlowError(f"{path} is damaged ({error}); remove it, and it will be prepared again") from error

@@ -1,0 +1,171 @@
+"""Distillation of scene flow: a FastFlow3D learns the flow that a teacher wrote down for pairs of sweeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zeroflow_core.distillation.batches import Order, Samples
+from zeroflow_core.distillation.losses import point_weights, weighted_epe
+from zeroflow_core.distillation.pairs import PairRef
+from zeroflow_core.distillation.prepared import PreparedPairs
+from zeroflow_core.distillation.recipes import Recipe
+from zeroflow_core.distillation.samples import Sample
+from zeroflow_core.distillation.task import Weights
+from zeroflow_core.distillation.validation import errors_on_labelled, errors_on_prepared
+from zeroflow_core.fastflow3d.config import FastFlow3DConfig
+from zeroflow_core.fastflow3d.model import FastFlow3D
+from zeroflow_core.fastflow3d.student import Student
+
+
+class Item(NamedTuple):
+    """A Sample as tensors."""
+
+    pc0: Tensor
+    pc1: Tensor
+    label: Tensor
+    dt: float
+    low: Tensor | None
+
+
+class FlowLearner(nn.Module):
+    """A FastFlow3D that sees each sample through a window of its grid. Its state dict has the published keys.
+
+    config: of the window, or of the whole grid
+    bf16:   convolutions in bfloat16
+    """
+
+    def __init__(self, config: FastFlow3DConfig, bf16: bool) -> None:
+        super().__init__()
+        self.model = FastFlow3D(config)
+        self._bf16 = bf16
+
+    def forward(self, items: Sequence[Item]) -> list[tuple[Tensor, Tensor]]:
+        """For each item flow (M,3), metres per interval, and index (M,): which of pc0's points it belongs to."""
+        embed = self.model.embedder
+        device = next(self.model.parameters()).device
+        minimum = embed.feature_net.grid.minimum
+        embedded0, embedded1 = [], []
+        for item in items:
+            if item.low is not None:
+                minimum[:2] = item.low.to(device)
+            embedded0.append(embed(item.pc0.to(device)))
+            embedded1.append(embed(item.pc1.to(device)))
+        pillars0, canvases0 = zip(*embedded0, strict=True)
+        _, canvases1 = zip(*embedded1, strict=True)
+        return self.model.decode(pillars0, canvases0, canvases1, self._bf16)
+
+
+class SceneFlow:
+    """The task: see task.Task for what its members are.
+
+    config:    of the student
+    weights:   to start from; None draws new ones
+    sources:   pairs to learn from
+    held_back: pairs that are kept from learning, to see how the student does on pairs it does not know
+    labelled:  pairs of logs with labels of their own, to score it by the definitions of the field
+    metadata:  of the student, as a checkpoint holds it
+    """
+
+    def __init__(
+        self,
+        config: FastFlow3DConfig,
+        weights: Weights | None,
+        sources: Sequence[PreparedPairs],
+        held_back: Sequence[PreparedPairs],
+        labelled: Sequence[PairRef],
+        recipe: Recipe,
+        metadata: dict[str, Any],
+        device: str,
+        bf16: bool,
+        seed: int,
+    ) -> None:
+        self.config, self.recipe, self.metadata = config, recipe, metadata
+        self.samples = Samples(sources, recipe, config, seed)
+        two_way = tuple(recipe.reverse and source.source.labels.reverse is not None for source in sources)
+        self.order = Order(
+            tuple(map(len, sources)), tuple(one.source.weight for one in sources), two_way, recipe.visits, seed
+        )
+        self.identity = {
+            "student": config.to_dict(),
+            "recipe": recipe.to_dict(),
+            "pairs": [len(source) for source in sources],
+            "labels": [str(source.source.labels.forward) for source in sources],
+            "weights": list(self.order.weights),
+            "seed": seed,
+        }
+        self._held_back, self._labelled, self._device = list(held_back), list(labelled), device
+        learner = FlowLearner(self.samples.window, bf16)
+        if weights is not None:
+            learner.model.load_state_dict(weights)
+        self.student = learner.to(device, memory_format=torch.channels_last).train()
+        self._decoder = _decoder_weights(learner.model)
+        if recipe.decoder_norms and weights is None:
+            _draw_evenly(self._decoder)
+        self._norms = [torch.linalg.vector_norm(weight.detach()) for weight in self._decoder]
+
+    def collate(self, samples: list[Sample]) -> list[Item]:
+        return [
+            Item(
+                *(torch.from_numpy(np.ascontiguousarray(values)) for values in (one.pc0, one.pc1, one.label)),
+                one.dt,
+                None if one.low is None else torch.from_numpy(one.low),
+            )
+            for one in samples
+        ]
+
+    def parameter_groups(self) -> list[dict]:
+        decoder = set(map(id, self._decoder))
+        others = [parameter for parameter in self.student.parameters() if id(parameter) not in decoder]
+        return [{"params": others, "rate": 1.0}, {"params": self._decoder, "rate": self.recipe.decoder_rate}]
+
+    def loss(self, answers: list[tuple[Tensor, Tensor]], part: Sequence[Item], done: float) -> Tensor:
+        still = float(np.interp(done, (0, 1), self.recipe.still_weight))
+        total = torch.zeros((), device=answers[0][0].device)
+        for (flow, index), item in zip(answers, part, strict=True):
+            label = item.label.to(flow.device)[index]
+            known = torch.isfinite(label[:, 0])
+            flow, label = flow[known], label[known]
+            total = total + weighted_epe(flow, label, point_weights(self.recipe.loss, label, item.dt, still))
+        return total
+
+    def after_step(self) -> None:
+        if not self.recipe.decoder_norms:
+            return
+        with torch.no_grad():
+            for weight, norm in zip(self._decoder, self._norms, strict=True):
+                weight.mul_(norm / torch.linalg.vector_norm(weight))
+
+    def validate(self, weights: Weights) -> dict[str, float | None]:
+        student = self.as_student(weights)
+        return {**errors_on_prepared(student, self._held_back), **errors_on_labelled(student, self._labelled)}
+
+    def score(self, figures: dict[str, float | None]) -> float:
+        """Three-way EPE on labelled logs; else the mean of the errors on what moves and what stands by the labels."""
+        parts = [figures.get("val/three_way_epe")]
+        if parts[0] is None:
+            parts = [figures.get("heldback/moving_epe"), figures.get("heldback/still_epe")]
+        known = [part for part in parts if part is not None]
+        return sum(known) / len(known) if known else math.inf
+
+    def as_student(self, weights: Weights) -> Student:
+        """A student with these weights, over the whole grid."""
+        model = FastFlow3D(self.config)
+        model.load_state_dict({key.removeprefix("model."): value for key, value in weights.items()})
+        return Student(model, self.metadata, self._device, "fp32", "reference")
+
+
+def _decoder_weights(model: FastFlow3D) -> list[nn.Parameter]:
+    """Of its convolutions, of which it has nothing else."""
+    return [p for name, p in model.backbone.named_parameters() if name.startswith("decoder") and p.ndim == 4]
+
+
+def _draw_evenly(weights: list[nn.Parameter]) -> None:
+    """Random values that neither amplify nor attenuate."""
+    for weight in weights:
+        nn.init.normal_(weight, std=weight[0].numel() ** -0.5)

@@ -1,0 +1,120 @@
+"""Where a training is, in a file: a checkpoint in the published layout, with what it takes to go on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroflow_core.distillation.task import Weights
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.fastflow3d.checkpoint import FORMAT_VERSION
+from zeroflow_core.files import new_file
+
+_LIGHTNING = "1.9.4"  # whose layout the published checkpoints have
+
+
+@dataclass
+class Progress:
+    """How far a training is; plain data.
+
+    step:    of the optimiser, made so far
+    epoch:   it is in, and `batch`, how many of its batches are done
+    best:    score of the best epoch so far; unimproved: epochs since
+    figures: of the best epoch's validation
+    recent:  losses since the last row of the curves
+    seconds: of training, and waited: of them for data
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float = float("inf")
+    unimproved: int = 0
+    figures: dict[str, float | None] = field(default_factory=dict)
+    recent: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+def save_state(
+    path: Path,
+    weights: Weights,
+    metadata: dict[str, Any],
+    progress: Progress,
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint that load_student reads, complete or not at all.
+
+    weights:  of the student as it would be used, keys with the published prefix ``model.``
+    metadata: for its ``zeroflow`` entry, ``grid`` among it
+    training: with which `load_state` goes on: ``student``, ``optimiser`` and ``average`` state dicts and the task's
+              ``identity``; None for weights alone
+
+    Raises:
+        ZeroFlowError: the file system refuses.
+    """
+    content = {
+        "epoch": progress.epoch,
+        "global_step": progress.step,
+        "pytorch-lightning_version": _LIGHTNING,
+        "state_dict": weights,
+        "loops": {},
+        "callbacks": {},
+        "optimizer_states": [] if training is None else [training["optimiser"]],
+        "lr_schedulers": [],
+        "zeroflow": {"format": FORMAT_VERSION, **metadata},
+    }
+    if training is not None:
+        content["zeroflow_training"] = {
+            "student": training["student"],
+            "average": training["average"],
+            "identity": json.dumps(training["identity"]),
+            "progress": dict(vars(progress)),
+        }
+    with new_file(path, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[str, Any], Progress]:
+    """What save_state wrote for going on: state dicts ``student``, ``average`` and ``optimiser``, and the progress.
+
+    Raises:
+        ZeroFlowError: damaged, no such checkpoint, or of another task: it says in what they differ.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        training = content["zeroflow_training"]
+        there = json.loads(training["identity"])
+        progress = Progress(**training["progress"])
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ZeroFlowError(
+            f"{path} can't be read, or holds no training to go on with ({str(error).splitlines()[0][:100]}); remove it "
+            "to start afresh, or choose another --out"
+        ) from error
+    here = json.loads(json.dumps(identity))
+    if there != here:
+        raise ZeroFlowError(
+            f"{path} belongs to another training ({'; '.join(_differences(there, here))}); choose another --out, or "
+            "remove it to start afresh"
+        )
+    states = {"student": training["student"], "average": training["average"]}
+    return states | {"optimiser": content["optimizer_states"][0]}, progress
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in {**there, **here}:
+        old, new = there.get(key), here.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"its {prefix}{key} is {old}, not {new}")
+    return found

@@ -1,0 +1,239 @@
+"""From pseudo-labels to a student: what `zeroflow distill train` does.
+
+Sources → prepared pairs, some of them held back → the task of scene flow → the training loop → the best student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroflow_core.datasets.av2 import Log
+from zeroflow_core.devices import choose_device, choose_precision
+from zeroflow_core.distillation.fitting import BEST, Fit, TrainProgress, processes
+from zeroflow_core.distillation.pairs import PairRef, choose_pairs
+from zeroflow_core.distillation.prepared import PreparedPairs, Source
+from zeroflow_core.distillation.recipes import Recipe
+from zeroflow_core.distillation.scene_flow import SceneFlow
+from zeroflow_core.distillation.state import Progress
+from zeroflow_core.distillation.validation import evenly
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation.truth import has_labels
+from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
+from zeroflow_core.fastflow3d.config import SIZES, FastFlow3DConfig
+from zeroflow_core.files import remove_unfinished
+from zeroflow_core.ground import GROUND_Z
+from zeroflow_core.workers import cores
+
+STUDENT = "student.safetensors"
+_VALIDATED = 64  # pairs of each kind, after every epoch
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """
+    sources:     pairs to learn from
+    out:         folder for all that comes out
+    student:     a size (1x, xl, small), or a checkpoint to start from
+    recipe:      how
+    device:      ``auto``, ``cpu``, ``cuda`` or ``cuda:n``; under torchrun each process has a GPU of its own
+    seed:        of the first weights, the order and the augmentations
+    workers:     processes that load samples; None for as many as there are cores to spare
+    micro_batch: samples at a time, where a batch does not fit into memory
+    prepared:    folder to keep prepared pairs in; None for ``<out>/prepared``
+    validation:  logs with labels of their own, to choose the best epoch by
+    held_back:   share of each source's pairs, at the ends of its logs, that is kept from learning
+    name:        of the student, in its metadata
+    about:       more of its metadata, such as what it learned from
+    """
+
+    sources: tuple[Source, ...]
+    out: Path
+    student: str
+    recipe: Recipe
+    device: str = "auto"
+    seed: int = 0
+    workers: int | None = None
+    micro_batch: int | None = None
+    prepared: Path | None = None
+    validation: tuple[Path, ...] = ()
+    held_back: float = 0.1
+    name: str = "student"
+    about: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """
+    student:    the best epoch's, exported
+    metadata:   that it holds
+    held_back:  pairs that were not learned from
+    figures:    of the best epoch's validation, by name
+    steps:      of the optimiser, made
+    seconds:    of training
+    wait_share: of them, spent waiting for data
+    """
+
+    student: Path
+    metadata: dict[str, Any]
+    held_back: list[PairRef]
+    figures: dict[str, float | None]
+    steps: int
+    seconds: float
+    wait_share: float
+
+
+def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] = lambda progress: None) -> Trained:
+    """Train a student, or go on where an earlier call with the same settings stopped.
+
+    Writes to `out`: last.ckpt and best.ckpt (published layout), student.safetensors, curves.csv, validation.csv, and
+    tensorboard/ where TensorBoard is installed.
+
+    Raises:
+        ZeroFlowError: nothing to learn from, settings that can't be used, `out` holds another training, memory ran
+            out, or the file system refuses.
+    """
+    device = choose_device(settings.device)
+    if not settings.sources:
+        raise ZeroFlowError("there is nothing to learn from; give at least one folder of labels")
+    if not 0 <= settings.held_back < 1:
+        raise ZeroFlowError(f"held_back is a share from 0 to below 1, not {settings.held_back}")
+    with processes(device) as team:
+        torch.manual_seed(settings.seed)
+        if team.first:
+            _open_folder(settings.out)
+        task, held_back = _task(settings, team.device)
+        fit = Fit(
+            task,
+            settings.recipe,
+            {**task.metadata, "grid": task.config.to_dict()},
+            settings.out,
+            team,
+            workers=_workers(settings, team.world),
+            micro_batch=settings.micro_batch,
+            on_progress=on_progress,
+        )
+        fit.run()
+        if team.first:
+            _export(settings.out, task)
+    progress: Progress = fit.progress
+    share = progress.waited / progress.seconds if progress.seconds else 0.0
+    return Trained(
+        settings.out / STUDENT, task.metadata, held_back, progress.figures, progress.step, progress.seconds, share
+    )
+
+
+def _open_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+    remove_unfinished(out, ["last.ckpt", BEST, STUDENT, "curves.csv", "validation.csv"])
+
+
+def _task(settings: TrainSettings, device: str) -> tuple[SceneFlow, list[PairRef]]:
+    config, weights = _student(settings.student)
+    folder = settings.prepared or settings.out / "prepared"
+    learned, held_back, refs = [], [], []
+    for source in settings.sources:
+        kept, back = split_pairs(labelled_pairs(source), settings.held_back)
+        learned.append(PreparedPairs(source, kept, config, folder))
+        held_back.append(PreparedPairs(source, evenly(back, _VALIDATED), config, folder))
+        refs += back
+    recipe = settings.recipe
+    labelled = [pair for pair in _pairs(settings.validation) if has_labels(Log(pair.log))]
+    if settings.validation and not labelled:
+        raise ZeroFlowError(f"no pair of {settings.validation[0].parent} has labels to validate by; leave it out")
+    task = SceneFlow(
+        config,
+        weights,
+        learned,
+        [source for source in held_back if len(source)],
+        evenly(labelled, _VALIDATED),
+        recipe,
+        _metadata(settings, learned),
+        device,
+        recipe.bf16 and choose_precision("auto", device) == "bf16",
+        settings.seed,
+    )
+    return task, refs
+
+
+def labelled_pairs(source: Source) -> list[PairRef]:
+    """The pairs of a source that have labels, in the order of logs and time.
+
+    Raises:
+        ZeroFlowError: there is none.
+    """
+    pairs, opened = [], None
+    for pair in choose_pairs(source.logs):
+        if opened is None or opened.path != pair.log:
+            opened = Log(pair.log)
+        if source.labels.has(opened, pair.index):
+            pairs.append(pair)
+    if not pairs:
+        raise ZeroFlowError(
+            f"{source.labels.forward} has no label for any pair of {len(source.logs)} logs, of which the first is "
+            f"{source.logs[0]}; label them first (zeroflow distill label), or give the logs that were labelled"
+        )
+    return pairs
+
+
+def split_pairs(pairs: Sequence[PairRef], held_back: float) -> tuple[list[PairRef], list[PairRef]]:
+    """Those to learn from and those held back: the share `held_back` of all, taken as whole logs from the last one on,
+    and of the log that would be too much from its end. What is learned from and what is not lies apart in time.
+
+    One pair is held back at least, where there is more than one and a share at all.
+    """
+    count = round(held_back * len(pairs))
+    if held_back > 0 and len(pairs) > 1:
+        count = min(max(count, 1), len(pairs) - 1)
+    cut = len(pairs) - count
+    return list(pairs[:cut]), list(pairs[cut:])
+
+
+def _pairs(logs: Sequence[Path]) -> list[PairRef]:
+    return choose_pairs(logs) if logs else []
+
+
+def _student(name: str) -> tuple[FastFlow3DConfig, dict[str, torch.Tensor] | None]:
+    """The grid of a student, and the weights to start from."""
+    if name in SIZES:
+        return SIZES[name], None
+    if not name.endswith((".ckpt", ".safetensors")) and name != "default":
+        raise ZeroFlowError(f"student '{name}' is neither a size ({', '.join(SIZES)}) nor a .ckpt or .safetensors file")
+    model, _ = load_model(name)
+    return model.config, model.state_dict()
+
+
+def _metadata(settings: TrainSettings, sources: Sequence[PreparedPairs]) -> dict[str, Any]:
+    grounds = sorted({source.source.ground for source in sources})
+    if len(grounds) > 1:
+        raise ZeroFlowError(
+            f"the sources have different ground rules ({', '.join(grounds)}), and a student knows one; give --ground"
+        )
+    intervals = [abs(source[k].dt) for source in sources for k in evenly(range(len(source)), 9)]
+    return {
+        "name": settings.name,
+        "ground": grounds[0],
+        "interval_s": round(float(torch.tensor(intervals).median()), 3),
+        "ground_z": GROUND_Z,
+        "recipe": settings.recipe.to_dict(),
+        **(settings.about or {}),
+    }
+
+
+def _workers(settings: TrainSettings, world: int) -> int:
+    if settings.workers is not None:
+        return settings.workers
+    return max(min((cores() - world) // world, _MOST_WORKERS), 1)
+
+
+def _export(out: Path, task: SceneFlow) -> None:
+    model, _ = load_model(out / BEST)
+    save_model(out / STUDENT, model, task.metadata)
