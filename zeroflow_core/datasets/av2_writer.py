@@ -67,8 +67,8 @@ def new_log(path: Path | str, dtype: type[np.floating] = np.float16) -> Iterator
 class LogWriter:
     """The files of one log, written as they are added; made by `new_log`.
 
-    Coordinates are stored as AV2 stores them, in float16: steps of 3 cm beyond 32 m; or, for recordings that are
-    more exact than that, in float32. Intensity is rounded into 0 … 255.
+    Coordinates are stored as AV2 stores them, in float16: steps of 3 cm beyond 32 m; and intensity is rounded into
+    0 … 255. Or, for recordings that are more exact, both are kept in float32.
 
     folder: where they are until the log is complete, for files that AV2 does not know
     dtype:  float16 or float32
@@ -171,10 +171,14 @@ def _sweep_columns(sweep: Sweep, dtype: type[np.floating]) -> dict[str, np.ndarr
     offset = zeros if sweep.time_offset_ns is None else sweep.time_offset_ns
     return {
         **{name: sweep.points[:, axis].astype(dtype) for axis, name in enumerate("xyz")},
-        "intensity": np.clip(np.nan_to_num(np.round(intensity)), 0, 255).astype(np.uint8),
+        "intensity": intensity.astype(dtype) if dtype == np.float32 else _as_bytes(intensity),
         "laser_number": np.clip(ring, 0, 255).astype(np.uint8),
         "offset_ns": offset.astype(np.int32),
     }
+
+
+def _as_bytes(intensity: np.ndarray) -> np.ndarray:
+    return np.clip(np.nan_to_num(np.round(intensity)), 0, 255).astype(np.uint8)
 
 
 def _label_columns(labels: FlowLabels) -> dict[str, np.ndarray]:
