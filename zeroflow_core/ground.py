@@ -7,7 +7,7 @@ state between sweeps, so the order in which sweeps arrive never changes a mask.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,8 @@ import numpy as np
 from zeroflow_core.pairs import Sweep
 
 GroundRule = Callable[[Sweep], np.ndarray]
+
+GROUND_Z = -0.33  # metres: the ground in the vehicle frame of Argoverse 2, where published weights were trained
 
 _PATCHWORK_SENSOR_HEIGHT = 1.723  # metres; Patchwork++'s own default, to which clouds are shifted
 
@@ -130,6 +132,13 @@ def estimate_ground_z(points: np.ndarray) -> float | None:
     np.minimum.at(lowest, cell, near[:, 2])
     lowest = lowest[np.isfinite(lowest)]
     return float(np.median(lowest)) if len(lowest) >= 20 else None
+
+
+def ground_z_of(sweeps: Iterable[Sweep]) -> float | None:
+    """Height of the ground in the sweeps' own frame, in metres: the median of estimate_ground_z over those sweeps
+    that show it; None when none does."""
+    heights = [height for sweep in sweeps if (height := estimate_ground_z(sweep.points)) is not None]
+    return float(np.median(heights)) if heights else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sensor_msgs.msg import PointCloud2
 from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode
 from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
-from zeroflow_core.ground import GroundRule, estimate_ground_z, mark_ground
+from zeroflow_core.ground import GROUND_Z, GroundRule, estimate_ground_z, mark_ground
 from zeroflow_core.pairs import Status, Sweep, make_pair
 from zeroflow_ros.clouds import nanoseconds, to_sweep
 from zeroflow_ros.diagnostics import Health, Problem
@@ -21,7 +21,6 @@ from zeroflow_ros.ego_motion import EgoMotion, NoPose
 from zeroflow_ros.parameters import Settings
 
 _FASTEST = 100.0  # m/s; a vehicle that is faster has an odometry that jumped
-_GROUND_Z = -0.33  # metres: the ground in the vehicle frame of Argoverse 2, where published weights were trained
 _GROUND_TOLERANCE = 0.7  # metres
 _GROUND_TRIALS = 20  # clouds; without ground in them there is nothing to check
 
@@ -155,7 +154,7 @@ class Pipeline:
             return
         ground_z = estimate_ground_z(sweep.points)
         self._ground_trials = 0 if ground_z is not None else self._ground_trials - 1
-        expected = getattr(self._student, "metadata", {}).get("ground_z", _GROUND_Z)
+        expected = getattr(self._student, "metadata", {}).get("ground_z", GROUND_Z)
         if ground_z is not None and abs(ground_z - expected) > _GROUND_TOLERANCE:
             self._health.warn_once(
                 f"the ground lies at z = {ground_z:.2f} m, the student knows it at {expected:.2f} m and will see "
