@@ -33,9 +33,7 @@ class RecordedCloud:
     def sweep(self, world_SE3_cloud: SE3 | None) -> Sweep:
         """In its own frame."""
         cloud = self.cloud
-        return Sweep(
-            cloud.points, self.stamp_ns, world_SE3_cloud, cloud.intensity, cloud.ring, cloud.time_offset_ns
-        )
+        return Sweep(cloud.points, self.stamp_ns, world_SE3_cloud, cloud.intensity, cloud.ring, cloud.time_offset_ns)
 
 
 def read_cloud(bag: Bag, topic: str, time_ns: int, cdr: bytes) -> RecordedCloud:

@@ -33,7 +33,7 @@ class BagPoses:
         return self.tree.lookup(self.world, self.base, stamp_ns)
 
     def joins(self, cloud_frame: str) -> bool:
-        """Whether there are poses and anything tells how a cloud's frame is mounted; unnamed frames are taken for one."""
+        """Whether there are poses, and how a cloud's frame is mounted is known; unnamed frames are taken for one."""
         if self.odometry is not None and not len(self.odometry):
             return False
         return not self.base or not cloud_frame or self.tree.joins(self.base, cloud_frame)

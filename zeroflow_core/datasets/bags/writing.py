@@ -77,9 +77,7 @@ def _record(
                 f"stamps must ascend, from 0 to what ROS can hold: {sweep.stamp_ns} ns after {previous_ns} ns"
             )
         if recorder.needs_poses and sweep.world_SE3_ego is None:
-            raise ZeroFlowError(
-                f"the sweep at {sweep.stamp_ns} ns has no pose; write the bag without odometry and TF"
-            )
+            raise ZeroFlowError(f"the sweep at {sweep.stamp_ns} ns has no pose; write the bag without odometry and TF")
         if previous_ns < 0:
             recorder.static_transforms(sweep.stamp_ns, static_transforms)
             if sweep.world_SE3_ego is not None:
