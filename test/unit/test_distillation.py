@@ -8,7 +8,9 @@ from rich.console import Console
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation import interim
 from zeroflow_core.distillation.losses import speed_weight, weighted_epe
+from zeroflow_core.distillation.scene_flow import FlowLearner
 from zeroflow_core.evaluation.errors import FlowErrors
+from zeroflow_core.fastflow3d.config import SMALL
 from zeroflow_core.ground import Patchwork
 
 
@@ -82,12 +84,12 @@ def test_samples_come_in_both_directions_of_time(logs):
 
 def test_a_window_of_the_whole_grid_is_the_model_itself(logs):
     torch.manual_seed(0)
-    model = interim.FastFlow3D(interim.GRID).eval()
-    sample = next(iter(interim.Samples(logs, seed=3, window=interim.GRID, start=0)))
+    learner = FlowLearner(SMALL, bf16=True).eval()
+    sample = next(iter(interim.Samples(logs, seed=3, window=SMALL, start=0)))
     assert sample.low.tolist() == pytest.approx([-51.2, -51.2])
     with torch.no_grad():
-        ((flow, index),) = interim.window_flow(model, [sample])
-        ((expected, rows),) = model([sample.pc0], [sample.pc1], bf16=True)
+        ((flow, index),) = learner([sample])
+        ((expected, rows),) = learner.model([sample.pc0], [sample.pc1], bf16=True)
     assert torch.equal(index, rows)
     torch.testing.assert_close(flow, expected)
 

@@ -10,6 +10,7 @@ import csv
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -132,6 +133,7 @@ class Fit:
         self._optimiser = torch.optim.Adam(task.parameter_groups(), lr=recipe.learning_rate)
         self._average = Average(task.student, recipe.ema)
         self.progress = Progress()
+        self._shown: deque[float] = deque(maxlen=50)
         self._saved = time.monotonic()
         self._board: Any = None
 
@@ -193,6 +195,7 @@ class Fit:
             progress.step += 1
             progress.batch += 1
             progress.recent.append(loss)
+            self._shown.append(loss)
             now = time.perf_counter()
             progress.seconds += now - mark
             progress.waited += waited
@@ -263,9 +266,8 @@ class Fit:
 
     def _tell(self, note: str = "") -> None:
         progress, recipe = self.progress, self._recipe
-        recent = progress.recent[-50:]
-        loss = sum(recent) / len(recent) if recent else None
         if self._team.first:
+            loss = sum(self._shown) / len(self._shown) if self._shown else None
             share = self._wait_share()
             self._show(TrainProgress(progress.epoch, recipe.epochs, progress.step, self._steps, loss, share, note))
 

@@ -24,9 +24,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation.losses import speed_weight, weighted_epe
+from zeroflow_core.distillation.samples import window_config
+from zeroflow_core.distillation.scene_flow import FlowLearner, decoder_weights, draw_evenly
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.fastflow3d.checkpoint import save_model
-from zeroflow_core.fastflow3d.config import FastFlow3DConfig
+from zeroflow_core.fastflow3d.config import SMALL, FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.student import Student
 from zeroflow_core.files import new_file
@@ -37,8 +39,7 @@ from zeroflow_core.simulation.log import read_velocity, simulate_sweeps
 from zeroflow_core.simulation.logs import MIXED, simulate_logs
 from zeroflow_core.simulation.scenes import SCENES
 
-GRID = FastFlow3DConfig(pillar_size=0.512, channels=16, blocks=(2, 3, 3))
-WINDOW = replace(GRID, minimum=(-24.576, -24.576, -3.0), maximum=(24.576, 24.576, 3.0))
+WINDOW = window_config(SMALL, 0.5)
 INTERVAL_S = 0.1
 HELD_OUT_SCANNERS = ("av2", "hdl64", "os1-128", "vlp32")
 
@@ -147,47 +148,35 @@ class Samples(torch.utils.data.IterableDataset):
         pc0, pc1 = turn.transform(pair.pc0[kept]), turn.transform(pair.pc1[~pair.is_ground1])
         label = turn.rotate(label[kept])
 
-        size, steps = self.window.cells, 2 ** len(GRID.blocks)  # so that its maps are cut-outs of the whole grid's
+        size, steps = self.window.cells, 2 ** len(SMALL.blocks)  # so that its maps are cut-outs of the whole grid's
         spots = np.flatnonzero(np.linalg.norm(label, axis=1) > 0.05) if around_motion else np.arange(len(pc0))
         centre = pc0[rng.choice(spots), :2] if len(spots) else np.zeros(2)
-        centre = (centre - GRID.minimum[:2]) / GRID.pillar_size + rng.uniform(-0.3, 0.3, 2) * size
-        corner = np.clip(centre - size / 2, 0, GRID.cells - size) // steps * steps
-        low = (corner * GRID.pillar_size + GRID.minimum[:2]).astype(np.float32)
-        box = np.array([low, low + size * GRID.pillar_size])
-        box = np.column_stack([box, [GRID.minimum[2], GRID.maximum[2]]])
+        centre = (centre - SMALL.minimum[:2]) / SMALL.pillar_size + rng.uniform(-0.3, 0.3, 2) * size
+        corner = np.clip(centre - size / 2, 0, SMALL.cells - size) // steps * steps
+        low = (corner * SMALL.pillar_size + SMALL.minimum[:2]).astype(np.float32)
+        box = np.array([low, low + size * SMALL.pillar_size])
+        box = np.column_stack([box, [SMALL.minimum[2], SMALL.maximum[2]]])
         in0, in1 = (((pc >= box[0]) & (pc < box[1])).all(axis=1) for pc in (pc0, pc1))
         return Sample(*map(torch.from_numpy, (pc0[in0], pc1[in1], label[in0], low)))
-
-
-def window_flow(model: FastFlow3D, samples: list[Sample]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What the model's forward gives, (flow (M,3), index (M,)) for each sample, its grid moved to each window."""
-    minimum = model.embedder.feature_net.grid.minimum
-    embedded0, embedded1 = [], []
-    for sample in samples:
-        minimum[:2] = sample.low
-        embedded0.append(model.embedder(sample.pc0))
-        embedded1.append(model.embedder(sample.pc1))
-    pillars0, canvases0 = zip(*embedded0, strict=True)
-    _, canvases1 = zip(*embedded1, strict=True)
-    return model.decode(pillars0, canvases0, canvases1, bf16=True)
 
 
 def train(recipe: Recipe, logs: list[Path], folder: Path, console: Console) -> FastFlow3D:
     """Train on windows of `logs`, phase by phase; from the state of each in `folder` a stopped run goes on."""
     torch.manual_seed(recipe.seed)
-    model = FastFlow3D(WINDOW).to(memory_format=torch.channels_last).train()
-    decoder = _decoder_weights(model)
+    learner = FlowLearner(WINDOW, bf16=True).to(memory_format=torch.channels_last).train()
+    decoder = decoder_weights(learner.model)
+    draw_evenly(decoder)
     scales = [torch.linalg.vector_norm(weight.detach()) for weight in decoder]
     first_step = 0
     for number, phase in enumerate(recipe.phases, start=1):
         state = folder / f"phase{number}.pt"
-        _train_phase(model, decoder, scales, recipe, phase, logs, first_step, state, console)
+        _train_phase(learner, decoder, scales, recipe, phase, logs, first_step, state, console)
         first_step += phase.steps
-    return model
+    return learner.model
 
 
 def _train_phase(
-    model: FastFlow3D,
+    learner: FlowLearner,
     decoder: list[torch.nn.Parameter],
     scales: list[torch.Tensor],
     recipe: Recipe,
@@ -203,11 +192,11 @@ def _train_phase(
     learning rates and no GELU of the head ever fires again. So its weights keep their norm and learn directions.
     """
     members = {id(weight) for weight in decoder}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in members]
+    others = [parameter for parameter in learner.parameters() if id(parameter) not in members]
     optimiser = torch.optim.Adam([{"params": others}, {"params": decoder}])
     rates = [phase.learning_rate, phase.decoder_learning_rate]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=phase.steps, pct_start=0.1)
-    parts, step = {"model": model, "optimiser": optimiser, "schedule": schedule}, 0
+    parts, step = {"model": learner.model, "optimiser": optimiser, "schedule": schedule}, 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         if state["recipe"] != asdict(recipe):
@@ -229,12 +218,12 @@ def _train_phase(
         for batch in loader:
             still = np.interp(step / phase.steps, (0, 1), phase.still_weight)
             loss = torch.zeros(())
-            for (flow, index), sample in zip(window_flow(model, batch), batch, strict=True):
+            for (flow, index), sample in zip(learner(batch), batch, strict=True):
                 label = sample.label[index]
                 loss = loss + weighted_epe(flow, label, speed_weight(label, INTERVAL_S, still)) / len(batch)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), 5.0)
             optimiser.step()
             schedule.step()
             with torch.no_grad():
@@ -251,14 +240,6 @@ def _train_phase(
                     log.write(f"{first_step + step},{np.mean(recent[-100:]):.6f}\n")
             if step >= phase.steps:
                 return
-
-
-def _decoder_weights(model: FastFlow3D) -> list[torch.nn.Parameter]:
-    """The decoder's convolution weights, set to random values that neither amplify nor attenuate."""
-    weights = [p for name, p in model.backbone.named_parameters() if name.startswith("decoder") and p.ndim == 4]
-    for weight in weights:
-        torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-    return weights
 
 
 def evaluate(student: Student, seeds: int) -> FlowErrors:
@@ -287,7 +268,7 @@ def main(arguments: list[str] | None = None) -> None:
     console, recipe = Console(), Recipe(seed=options.seed)
     options.folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    model = FastFlow3D(GRID)
+    model = FastFlow3D(SMALL)
     logs = make_logs(recipe, options.folder / "logs", console)
     model.load_state_dict(train(recipe, logs, options.folder, console).state_dict())
     minutes = (time.monotonic() - began) / 60

@@ -104,9 +104,9 @@ class SceneFlow:
         if weights is not None:
             learner.model.load_state_dict(weights)
         self.student = learner.to(device, memory_format=torch.channels_last).train()
-        self._decoder = _decoder_weights(learner.model)
+        self._decoder = decoder_weights(learner.model)
         if recipe.decoder_norms and weights is None:
-            _draw_evenly(self._decoder)
+            draw_evenly(self._decoder)
         self._norms = [torch.linalg.vector_norm(weight.detach()) for weight in self._decoder]
 
     def collate(self, samples: list[Sample]) -> list[Item]:
@@ -160,12 +160,12 @@ class SceneFlow:
         return Student(model, self.metadata, self._device, "fp32", "reference")
 
 
-def _decoder_weights(model: FastFlow3D) -> list[nn.Parameter]:
+def decoder_weights(model: FastFlow3D) -> list[nn.Parameter]:
     """Of its convolutions, of which it has nothing else."""
     return [p for name, p in model.backbone.named_parameters() if name.startswith("decoder") and p.ndim == 4]
 
 
-def _draw_evenly(weights: list[nn.Parameter]) -> None:
+def draw_evenly(weights: list[nn.Parameter]) -> None:
     """Random values that neither amplify nor attenuate."""
     for weight in weights:
         nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
