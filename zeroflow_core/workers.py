@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -28,31 +29,68 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@dataclass
+class _Worker:
+    """A process and the task it was given last."""
+
+    process: subprocess.Popen
+    environment: Mapping[str, str]
+    task: tuple = ()
+
+
 def run_in_workers(
-    function: Callable[..., None], tasks: Sequence[tuple], processes: int, on_progress: Callable[[Any], None]
+    function: Callable[..., None],
+    tasks: Sequence[tuple],
+    processes: int,
+    on_progress: Callable[[Any], None],
+    *,
+    on_death: Callable[[tuple, str], Iterable[tuple]] | None = None,
+    environments: Sequence[Mapping[str, str]] = ({},),
 ) -> None:
     """Call ``function(*task, report)`` for every task; what is given to ``report`` comes out at `on_progress`.
 
-    function: a function of a module, so that another process finds it
+    function:     a function of a module, so that another process finds it
+    on_death:     given the task of a process that was killed, and why, returns the tasks to do in its stead, by a
+                  process that takes its place. Without it that is an error.
+    environments: variables to set in the processes; they take turns where there are fewer
 
     Raises:
         ZeroFlowError: one of a task, or a process was killed. Then the others are stopped.
         RuntimeError: any other exception of a task, with its traceback.
     """
     waiting = list(reversed(tasks))
-    workers: dict[Connection, subprocess.Popen] = {}
+    workers: dict[Connection, _Worker] = {}
+
+    def start(environment: Mapping[str, str]) -> None:
+        connection, process = _start(environment)
+        workers[connection] = _Worker(process, environment)
+        give(connection)
+
+    def give(connection: Connection) -> None:
+        task = workers[connection].task = waiting.pop()
+        with suppress(ConnectionError):  # it died; the next look at it tells
+            connection.send((function, task))
+
+    def replace(connection: Connection) -> None:
+        dead = workers.pop(connection)
+        connection.close()
+        waiting.extend(reversed(list(on_death(dead.task, _cause_of_death(dead.process, processes)))))
+        if waiting:
+            start(dead.environment)
+
+    ended: list[_Worker] = []
     try:
-        for _ in range(processes):
-            connection, process = _start()
-            workers[connection] = process
-            connection.send((function, waiting.pop()))
-        busy = set(workers)
-        while busy:
-            for connection in wait(list(busy)):
+        for k in range(min(processes, len(waiting))):
+            start(environments[k % len(environments)])
+        while workers:
+            for connection in wait(list(workers)):
                 try:
                     kind, content = connection.recv()
                 except (EOFError, OSError) as error:
-                    raise ZeroFlowError(_cause_of_death(workers[connection], processes)) from error
+                    if on_death is None:
+                        raise ZeroFlowError(_cause_of_death(workers[connection].process, processes)) from error
+                    replace(connection)
+                    continue
                 if kind == "progress":
                     on_progress(content)
                 elif kind == "mistake":
@@ -60,20 +98,20 @@ def run_in_workers(
                 elif kind == "bug":
                     raise RuntimeError(f"in a worker process:\n{content}")
                 elif waiting:
-                    connection.send((function, waiting.pop()))
+                    give(connection)
                 else:
                     connection.close()  # which ends it
-                    busy.remove(connection)
+                    ended.append(workers.pop(connection))
     except BaseException:
-        for connection, process in workers.items():
+        for connection, worker in workers.items():
             connection.close()
-            process.terminate()
+            worker.process.terminate()
         raise
     finally:
-        _wait_for(workers.values())
+        _wait_for(worker.process for worker in [*ended, *workers.values()])
 
 
-def _start() -> tuple[Connection, subprocess.Popen]:
+def _start(environment: Mapping[str, str]) -> tuple[Connection, subprocess.Popen]:
     ours, theirs = socket.socketpair()
     with theirs:
         command = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import work; work({theirs.fileno()})"
@@ -82,7 +120,7 @@ def _start() -> tuple[Connection, subprocess.Popen]:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env=os.environ | _ONE_THREAD,
+            env=os.environ | _ONE_THREAD | dict(environment),
         )
     return Connection(ours.detach()), process
 
