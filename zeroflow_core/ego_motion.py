@@ -20,6 +20,10 @@ LONGEST_GAP_NS = 1_000_000_000  # between two sweeps; nobody knows what the vehi
 _FEWEST_POINTS = 50  # in range; fewer say nothing about where the scanner is
 _FASTEST = 100.0  # m/s; a vehicle that is faster has been lost
 _VOXELS_IN_RANGE = 100  # KISS-ICP's own choice: voxels of 1 m for 100 m
+_GROUND_CELL = 4  # voxels: the width of the columns whose lowest point tells where the ground is
+_LOW = 0.3  # metres above that which still count as ground
+_SPARSE = 6  # voxels between points of the ground that are matched
+_NO_TIMES = np.empty(0)  # for KISS-ICP, whose own deskewing knows nothing of stamps
 
 
 class KissOdometry:
@@ -41,7 +45,7 @@ class KissOdometry:
     def __init__(self, *, max_range: float = 100.0, deskew: bool = True) -> None:
         self._max_range = max_range
         self._deskew = deskew
-        self._kiss_icp()  # says at once what is missing
+        _new_icp(max_range)  # says at once what is missing
         self._forget()
 
     def register(self, sweep: Sweep) -> SE3:
@@ -59,10 +63,10 @@ class KissOdometry:
         if seen is None or (self._seen is not None and seen.moment_ns <= self._seen.moment_ns):
             return self._pose(sweep.stamp_ns)
         if self._seen is None:
-            self._icp = self._kiss_icp()
+            self._icp = _new_icp(self._max_range)
             self._icp.register_frame(seen.points, _NO_TIMES)
         else:
-            if self.num_sweeps == 1 and self._deskew:
+            if self.num_sweeps == 1 and seen.offset_ns is not None:
                 self._begin_deskewed(seen)
             self._go_to(seen)
         self._seen = seen
@@ -76,23 +80,6 @@ class KissOdometry:
         self._motion, self._motion_ns = SE3.identity(), 1  # of the vehicle up to then, and the time it took
         self._world_SE3_map = SE3.identity()
 
-    def _kiss_icp(self):
-        try:
-            from kiss_icp.config.config import DataConfig, MappingConfig, RegistrationConfig
-            from kiss_icp.config.parser import KISSConfig
-            from kiss_icp.kiss_icp import KissICP
-        except ImportError as error:
-            raise ZeroFlowError(
-                f"ego motion from the clouds alone needs the package kiss-icp ({error}): pip install kiss-icp"
-            ) from error
-        # model_construct, as the usual constructor obeys environment variables that nobody expects here.
-        config = KISSConfig.model_construct(
-            data=DataConfig(max_range=self._max_range, min_range=0.0, deskew=False),
-            registration=RegistrationConfig(max_num_threads=1),
-            mapping=MappingConfig(voxel_size=self._max_range / _VOXELS_IN_RANGE),
-        )
-        return KissICP(config)
-
     def _look_at(self, sweep: Sweep) -> _Seen | None:
         points = sweep.points.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -104,14 +91,14 @@ class KissOdometry:
         offset = sweep.time_offset_ns[usable].astype(np.float64)
         # The middle of the sweep: there an error in the assumed motion turns the cloud, but does not shift it,
         # whereas at its begin or end, where stamps are, such errors would feed on themselves.
-        middle = (offset.min() + offset.max()) / 2
+        middle = round((offset.min() + offset.max()) / 2)
         return _Seen(sweep.stamp_ns, points[usable], sweep.stamp_ns + middle, offset - middle)
 
     def _begin_deskewed(self, second: _Seen) -> None:
         """Begin again with the first sweep, now that the second one shows how the vehicle moved in it."""
         self._go_to(replace(second, offset_ns=None))
         motion, took = self._motion, self._motion_ns
-        self._icp = self._kiss_icp()
+        self._icp = _new_icp(self._max_range)
         self._icp.register_frame(self._seen.at_its_moment(motion, took), _NO_TIMES)
         self._icp.last_delta = motion.matrix
 
@@ -127,7 +114,7 @@ class KissOdometry:
         motion = self._plausible(before, took)
         if motion is None:  # lost: a new map around where the vehicle should be
             motion = expected
-            self._icp = self._kiss_icp()
+            self._icp = _new_icp(self._max_range)
             self._icp.last_pose, self._icp.last_delta = before.matrix, expected.matrix
             self._icp.register_frame(points, _NO_TIMES)
         self._motion, self._motion_ns = motion, took
@@ -135,7 +122,7 @@ class KissOdometry:
             first = self._seen
             self._world_SE3_map = _share(motion, (first.moment_ns - first.stamp_ns) / took)
 
-    def _plausible(self, before: SE3, took: float) -> SE3 | None:
+    def _plausible(self, before: SE3, took: int) -> SE3 | None:
         try:
             motion = before.inverse() @ SE3.from_matrix(self._icp.last_pose)
         except ValueError:  # not finite
@@ -143,13 +130,53 @@ class KissOdometry:
         return motion if np.linalg.norm(motion.translation) <= _FASTEST * took * 1e-9 else None
 
     def _pose(self, stamp_ns: int) -> SE3:
-        if self._seen is None or (self.num_sweeps == 1 and stamp_ns == self._seen.stamp_ns):
+        if self._seen is None:
             return SE3.identity()
         since = (stamp_ns - self._seen.moment_ns) / self._motion_ns
         return self._world_SE3_map @ SE3.from_matrix(self._icp.last_pose) @ _share(self._motion, since)
 
 
-_NO_TIMES = np.empty(0)
+def _new_icp(max_range: float):
+    """KISS-ICP with an empty map.
+
+    Spinning scanners draw rings on the ground that travel along with the vehicle, and matching those says that it
+    stands still. So only few of the points near the ground are matched, enough to hold height, roll and pitch.
+    """
+    try:
+        from kiss_icp.config.config import AdaptiveThresholdConfig, DataConfig, MappingConfig, RegistrationConfig
+        from kiss_icp.config.parser import KISSConfig
+        from kiss_icp.kiss_icp import KissICP
+        from kiss_icp.voxelization import voxel_down_sample
+    except ImportError as error:
+        raise ZeroFlowError(
+            f"ego motion from the clouds alone needs the package kiss-icp ({error}): pip install kiss-icp"
+        ) from error
+
+    class KissIcp(KissICP):
+        def voxelize(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            voxel = self.config.mapping.voxel_size
+            for_map = voxel_down_sample(frame, 0.5 * voxel)
+            low = _near_ground(for_map, _GROUND_CELL * voxel)
+            matched = (voxel_down_sample(for_map[~low], 1.5 * voxel), voxel_down_sample(for_map[low], _SPARSE * voxel))
+            return np.concatenate(matched), for_map
+
+    # model_construct, as the usual constructor obeys environment variables that nobody expects here.
+    config = KISSConfig.model_construct(
+        data=DataConfig(max_range=max_range, min_range=0.0, deskew=False),
+        registration=RegistrationConfig(max_num_threads=1),
+        mapping=MappingConfig(voxel_size=max_range / _VOXELS_IN_RANGE),
+        adaptive_threshold=AdaptiveThresholdConfig(),
+    )
+    return KissIcp(config)
+
+
+def _near_ground(points: np.ndarray, cell: float) -> np.ndarray:
+    """(N,) bool: hardly higher than the lowest of the points (N,3) in the same column, `cell` metres wide."""
+    across, along = np.floor(points[:, :2] / cell).astype(np.int64).T
+    columns, column = np.unique(across * 2**32 + along, return_inverse=True)
+    lowest = np.full(len(columns), np.inf)
+    np.minimum.at(lowest, column, points[:, 2])
+    return points[:, 2] < lowest[column] + _LOW
 
 
 @dataclass(frozen=True)
@@ -164,10 +191,10 @@ class _Seen:
 
     stamp_ns: int
     points: np.ndarray
-    moment_ns: float
+    moment_ns: int
     offset_ns: np.ndarray | None
 
-    def at_its_moment(self, motion: SE3, took_ns: float) -> np.ndarray:
+    def at_its_moment(self, motion: SE3, took_ns: int) -> np.ndarray:
         """(N,3) the points as seen at the moment, when the vehicle moves by `motion` in `took_ns`."""
         return self.points if self.offset_ns is None else _moved(self.points, self.offset_ns / took_ns, motion)
 
