@@ -23,7 +23,8 @@ COMMANDS = {
     "zeroflow_ros": {"flow_node", "replay", "demo"},
 }
 BROUGHT_ALONG = {"triton"}  # by CUDA builds of torch; only loaded where there is a GPU
-MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml"}  # where a distribution and its module differ in name
+# Where a distribution and its module differ in name.
+MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml"}
 
 
 @pytest.fixture(scope="module")

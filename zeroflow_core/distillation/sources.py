@@ -78,7 +78,9 @@ def find_sources(
         logs = find_split(source.data, source.split)
         unknown = sorted(set(source.names) - {log.name for log in logs})
         if unknown:
-            raise ZeroFlowError(f"there is no log {', '.join(unknown)} in {logs[0].parent}; give names of folders there")
+            raise ZeroFlowError(
+                f"there is no log {', '.join(unknown)} in {logs[0].parent}; give names of folders there"
+            )
         return [log for log in logs if not source.names or log.name in source.names]
     bags, logs = find_bags(source.bag), []
     for number, bag in enumerate(bags, 1):

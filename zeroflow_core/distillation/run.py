@@ -1,0 +1,328 @@
+"""The whole way from raw logs or bags to a student: import → label → train → evaluate → export → report.
+
+Every stage goes on where it was stopped and does nothing when it is complete, so the same call again continues a run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zeroflow_core.datasets.av2 import Log, find_split
+from zeroflow_core.datasets.recording import read_recording
+from zeroflow_core.devices import choose_device
+from zeroflow_core.distillation.judging import judge_held_back
+from zeroflow_core.distillation.label import Labelled, LabelSettings, label
+from zeroflow_core.distillation.launching import launch_command
+from zeroflow_core.distillation.pictures import draw_before_after, draw_training
+from zeroflow_core.distillation.recipes import recipe
+from zeroflow_core.distillation.report import Facts, write_report
+from zeroflow_core.distillation.sources import LogSource, find_sources
+from zeroflow_core.distillation.training import Source, Trained, TrainSettings, train
+from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation import run as evaluation
+from zeroflow_core.evaluation.methods import Settings
+from zeroflow_core.evaluation.truth import has_labels
+from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.version import VERSION
+
+STAGES = IMPORT, LABEL, TRAIN, EVALUATE, REPORT = "import", "label", "train", "evaluate", "report"
+CONFIG, LOG = "config.json", "log.txt"
+STUDENT, CURVES, BEFORE_AFTER = "student.safetensors", "curves.png", "before_after.png"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """
+    source:     logs or bags to learn from
+    out:        the run's folder
+    student:    1x, xl, small, a checkpoint to start from, or ``auto``: 1x on a GPU, else small
+    recipe:     by its name; epochs: None for as many as it has
+    method, teacher_config, seed: of the teacher; the seed is also the training's
+    pairs_per_log: to label at most, of each log; None for all
+    val:        root and split of labelled logs to judge by; None: the split ``val`` of the source's root, where that
+                is not what is learned from and has labels
+    device:     ``auto``, ``cpu``, ``cuda`` or ``cuda:n``
+    """
+
+    source: LogSource
+    out: Path
+    student: str = "auto"
+    recipe: str = "fast"
+    epochs: int | None = None
+    method: str = "nsfp"
+    teacher_config: str = "fast"
+    pairs_per_log: int | None = None
+    val: tuple[Path, str] | None = None
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """
+    student: the file, also in the run's folder: report, a page about all of it
+    launch:  the command that starts the node with it
+    failed:  pairs that the teacher failed at
+    metrics: by method (student, zero) of the labelled logs, as zeroflow evaluate tells them; empty without such logs
+    unscored: of these, pairs that failed
+    """
+
+    student: Path
+    report: Path
+    launch: str
+    failed: list[dict]
+    metrics: dict[str, dict]
+    unscored: list[dict]
+
+
+def resolved(settings: DistillSettings) -> DistillSettings:
+    """The settings without ``auto``, where that depends on the machine.
+
+    Raises:
+        ZeroFlowError: a device that is not there.
+    """
+    device = choose_device(settings.device)
+    student = settings.student
+    if student == "auto":
+        student = "small" if device == "cpu" else "1x"
+    return replace(settings, device=device, student=student)
+
+
+def distill(
+    settings: DistillSettings, on_progress: Callable[[str, Any], None] = lambda stage, progress: None
+) -> Distilled:
+    """Run all stages, or go on where an earlier call with the same settings stopped.
+
+    on_progress: called with a stage and how far it is: an ImportProgress, LabelProgress, TrainProgress, the
+                 evaluation's Progress, or None for the report
+
+    Raises:
+        ZeroFlowError: sources or settings that can't be used, `out` holds another run, or the file system refuses.
+    """
+    settings = resolved(settings)
+    how = recipe(settings.recipe, **({} if settings.epochs is None else {"epochs": settings.epochs}))
+    validation = _labelled_split(settings)
+    out = settings.out
+    with _opened(out, settings):
+        _log.info("learning from %s", settings.source.name)
+        logs = find_sources(settings.source, out / "data", lambda now: on_progress(IMPORT, now))
+        with _threads_kept():
+            labelled = label(_label_settings(settings, logs), lambda now: on_progress(LABEL, now))
+        _log.info("labels: %s", json.dumps(labelled.manifest["counts"]))
+        ground = "map" if any(Log(log).has_map_ground for log in logs) else "patchwork"
+        training = TrainSettings(
+            sources=(Source(tuple(logs), labelled.labels, ground),),
+            out=out / "training",
+            student=settings.student,
+            recipe=how,
+            device=settings.device,
+            seed=settings.seed,
+            prepared=out / "prepared",
+            validation=tuple(validation[2]) if validation else (),
+            name=out.resolve().name,
+            about={"teacher": labelled.manifest["teacher"]},
+        )
+        trained = train(training, lambda now: on_progress(TRAIN, now))
+        _log.info("training: %d steps in %.0f s, %s", trained.steps, trained.seconds, json.dumps(trained.figures))
+        _copy(trained.student, out / STUDENT)
+        metrics, unscored = _evaluate(settings, validation, lambda now: on_progress(EVALUATE, now))
+        on_progress(REPORT, None)
+        return _report(settings, logs, labelled, training, trained, metrics, unscored)
+
+
+def _label_settings(settings: DistillSettings, logs: list[Path]) -> LabelSettings:
+    return LabelSettings(
+        logs=tuple(logs),
+        split=settings.source.split,
+        out=settings.out / "labels",
+        method=settings.method,
+        teacher_config=settings.teacher_config,
+        device=settings.device,
+        seed=settings.seed,
+        per_log=settings.pairs_per_log,
+    )
+
+
+def _labelled_split(settings: DistillSettings) -> tuple[Path, str, list[Path]] | None:
+    """Root and split of the logs to judge by, and those of them that have labels."""
+    if settings.val is not None:
+        root, split = settings.val
+        logs = [log for log in find_split(root, split) if has_labels(Log(log))]
+        if not logs:
+            raise ZeroFlowError(f"no log of the split {split} of {root} has labels to judge by; give another --val")
+        return root, split, logs
+    root = settings.source.data
+    if root is None or settings.source.split == "val":
+        return None
+    try:
+        logs = [log for log in find_split(root, "val") if has_labels(Log(log))]
+    except ZeroFlowError:  # there is none, and nobody asked for one
+        return None
+    return (root, "val", logs) if logs else None
+
+
+def _evaluate(
+    settings: DistillSettings,
+    validation: tuple[Path, str, list[Path]] | None,
+    on_progress: Callable[[evaluation.Progress], None],
+) -> tuple[dict[str, dict], list[dict]]:
+    """metrics.json of the student and of zero flow, and the pairs that failed."""
+    if validation is None:
+        return {}, []
+    root, split, logs = validation
+    names = tuple(log.name for log in logs)
+    metrics, failed = {}, []
+    for method in ("student", "zero"):
+        how = Settings(
+            root, split, method, checkpoint=str(settings.out / STUDENT), device=settings.device, logs=names
+        )
+        outcome = evaluation.evaluate(how, settings.out / "evaluation" / method, on_progress=on_progress)
+        metrics[method] = outcome.metrics
+        failed += outcome.failed
+    return metrics, failed
+
+
+def _report(
+    settings: DistillSettings,
+    logs: list[Path],
+    labelled: Labelled,
+    training: TrainSettings,
+    trained: Trained,
+    metrics: dict[str, dict],
+    unscored: list[dict],
+) -> Distilled:
+    out, labels = settings.out, labelled.labels
+    recording = read_recording(logs[0])
+    pictures = {CURVES: draw_training(training.out)}
+    held_back: dict[str, dict[str, float | None]] = {}
+    if trained.held_back:
+        pictures[BEFORE_AFTER] = draw_before_after(
+            trained.held_back, labels, settings.student, out / STUDENT, settings.device, settings.seed
+        )
+        held_back = judge_held_back(trained.held_back, labels, out / STUDENT, settings.device)
+    for name, image in pictures.items():
+        with new_file(out / name, "wb") as file:
+            image.save(file, "PNG")
+    launch = launch_command(out / STUDENT, recording)
+    facts = Facts(
+        name=out.resolve().name,
+        source=settings.source,
+        logs=logs,
+        recording=recording,
+        manifest=labelled.manifest,
+        failed=labelled.failed,
+        student=settings.student,
+        recipe=training.recipe,
+        trained=trained,
+        held_back=held_back,
+        metrics=metrics,
+        launch=launch,
+        pictures=tuple(pictures),
+    )
+    report = write_report(facts, out)
+    _log.info("%s is done", out / STUDENT)
+    return Distilled(out / STUDENT, report, launch, labelled.failed, metrics, unscored)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with new_file(target, "wb") as file, open(source, "rb") as content:
+        shutil.copyfileobj(content, file)
+
+
+@contextmanager
+def _opened(out: Path, settings: DistillSettings) -> Iterator[None]:
+    """`out` as a folder of this run's own, held against other processes meanwhile, with a log of what happens."""
+    if out.exists() and not out.is_dir():
+        raise ZeroFlowError(f"{out} is a file; give the folder to write to")
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out))
+            _claim(out, settings)
+            remove_unfinished(out, [CONFIG, STUDENT, CURVES, BEFORE_AFTER, "report.md"])
+            held.enter_context(_logged(out / LOG))
+        except BlockingIOError as error:
+            raise ZeroFlowError(
+                f"another process is distilling into {out}; wait for it or choose another --out"
+            ) from error
+        except OSError as error:
+            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+        try:
+            yield
+        except BaseException as error:
+            _log.info("stopped: %s", error or type(error).__name__)
+            raise
+
+
+def _claim(out: Path, settings: DistillSettings) -> None:
+    """Leave the settings in `out`, or compare them with those of the run that is there."""
+    path, here = out / CONFIG, _as_plain(settings)
+    if path.exists():
+        try:
+            there = dict(json.loads(path.read_text())["settings"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
+        keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+        different = "; ".join(f"its {key} is {there.get(key)}, not {here.get(key)}" for key in keys)
+        if different:
+            raise ZeroFlowError(f"{out} holds another run ({different}); choose another --out, or remove it")
+        return
+    with new_file(path, "w") as file:
+        json.dump({"settings": here, "version": VERSION}, file, indent=2)
+        file.write("\n")
+
+
+def _as_plain(settings: DistillSettings) -> dict[str, Any]:
+    """What makes a run another run; where it computes, and where its folder lies, does not."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value.resolve())
+        if isinstance(value, (tuple, list)):
+            return [plain(one) for one in value]
+        return value
+
+    told = asdict(settings)
+    told = {**told.pop("source"), **told}
+    return {name: plain(value) for name, value in told.items() if name not in ("out", "device")}
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """The teacher takes one of torch's threads here; the training wants all of them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What this package's parts have to say goes to the file, and warnings to stderr as before."""
+    logger = logging.getLogger("zeroflow_core")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = logger.level
+    added = [handler] if logger.hasHandlers() else [handler, logging.lastResort]
+    for one in added:
+        logger.addHandler(one)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for one in added:
+            logger.removeHandler(one)
+        logger.setLevel(level)
+        handler.close()
