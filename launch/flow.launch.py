@@ -21,7 +21,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from zeroflow_core.resources import share_file
 from zeroflow_ros import dds
 
-# Given ones become parameters of the flow node and win over params_file; all are texts.
+# Given ones become parameters of the flow node and win over params_file.
 PARAMETERS = {
     "checkpoint": "weights of the student: a .ckpt or .safetensors file, or 'default'",
     "device": "where the student runs: auto, cpu, cuda or cuda:n",
@@ -29,9 +29,12 @@ PARAMETERS = {
     "precision": "numbers the student multiplies: auto, fp32 or bf16",
     "streaming": "what is kept of the cloud before: none, or anchored (its encoding, on a grid that stands still)",
     "flow_target": "whose points get a velocity: current (the newest cloud) or previous",
-    "ego_motion": "where the vehicle's motion comes from: auto, odom, tf or none",
+    "ego_motion": "where the vehicle's motion comes from: auto, odom, tf, kiss_icp (the clouds) or none",
+    "deskew": "true compensates clouds for the vehicle's motion during a sweep, where the driver doesn't",
     "ground": "how ground is left out: auto, patchwork or none",
+    "z_offset": "metres added to z for the student, so that the ground lies where it lay in training",
 }
+TYPES = {"deskew": bool, "z_offset": float}  # the others are texts
 
 ARGUMENTS = {
     "points": ("/lidar/points", "topic of the clouds (sensor_msgs/PointCloud2)"),
@@ -78,7 +81,7 @@ def _start(context: LaunchContext) -> list:
 
 
 def _flow_node(given: dict[str, str]) -> Node:
-    overrides = {name: ParameterValue(given[name], value_type=str) for name in PARAMETERS if given[name]}
+    overrides = {n: ParameterValue(given[n], value_type=TYPES.get(n, str)) for n in PARAMETERS if given[n]}
     return Node(
         package="zeroflow_ros",
         executable="flow_node",

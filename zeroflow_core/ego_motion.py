@@ -46,7 +46,15 @@ class KissOdometry:
         self._max_range = max_range
         self._deskew = deskew
         _new_icp(max_range)  # says at once what is missing
-        self._forget()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew with the next sweep."""
+        self.num_sweeps = 0
+        self._icp = None
+        self._seen: _Seen | None = None  # the newest sweep that was registered
+        self._motion, self._motion_ns = SE3.identity(), 1  # of the vehicle up to then, and the time it took
+        self._world_SE3_map = SE3.identity()
 
     def register(self, sweep: Sweep) -> SE3:
         """world_SE3_ego at the sweep's stamp; the world is the vehicle frame of the first sweep with points.
@@ -58,7 +66,7 @@ class KissOdometry:
         the vehicle goes on as it did before.
         """
         if self._seen is not None and not 0 <= sweep.stamp_ns - self._seen.stamp_ns <= LONGEST_GAP_NS:
-            self._forget()
+            self.reset()
         seen = self._look_at(sweep)
         if seen is None or (self._seen is not None and seen.moment_ns <= self._seen.moment_ns):
             return self._pose(sweep.stamp_ns)
@@ -72,13 +80,6 @@ class KissOdometry:
         self._seen = seen
         self.num_sweeps += 1
         return self._pose(sweep.stamp_ns)
-
-    def _forget(self) -> None:
-        self.num_sweeps = 0
-        self._icp = None
-        self._seen: _Seen | None = None  # the newest sweep that was registered
-        self._motion, self._motion_ns = SE3.identity(), 1  # of the vehicle up to then, and the time it took
-        self._world_SE3_map = SE3.identity()
 
     def _look_at(self, sweep: Sweep) -> _Seen | None:
         points = sweep.points.astype(np.float64)

@@ -22,7 +22,7 @@ def to_sweep(cloud: Cloud, stamp_ns: int, world_SE3_vehicle: SE3, vehicle_SE3_cl
     points = np.ascontiguousarray(cloud.points)
     if not np.array_equal(vehicle_SE3_cloud.matrix, np.eye(4)):
         points = vehicle_SE3_cloud.transform(points)
-    return Sweep(points, stamp_ns, world_SE3_ego=world_SE3_vehicle, intensity=cloud.intensity)
+    return Sweep(points, stamp_ns, world_SE3_vehicle, cloud.intensity, time_offset_ns=cloud.time_offset_ns)
 
 
 def flow_message(source: PointCloud2, cloud: Cloud, velocity: np.ndarray, status: np.ndarray) -> PointCloud2:

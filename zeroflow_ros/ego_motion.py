@@ -1,4 +1,5 @@
-"""Where the vehicle was when a cloud was taken: from odometry, from TF, or standing still.
+"""Where the vehicle was when a cloud was taken: from odometry, from TF, or standing still. (What the clouds themselves
+tell of it is the pipeline's.)
 
 Poses arrive in the executor's thread, clouds ask for theirs in the worker's. DDS keeps no order across topics,
 so a cloud may be there before the odometry of its moment: `EgoMotion.locate` waits for it, a short while, and
@@ -106,8 +107,8 @@ class PoseHistory:
 class EgoMotion:
     """The one who knows where the vehicle is.
 
-    mode:           ``odom``, ``tf``, ``none`` (the vehicle stands still), or ``auto``: odometry as soon as
-                    somebody publishes it, else TF
+    mode:           ``odom``, ``tf``, ``none`` (the vehicle stands still), ``kiss_icp`` (clouds will tell, here it
+                    stands still as well), or ``auto``: odometry as soon as somebody publishes it, else TF
     timeout:        seconds to wait for a pose that has not arrived yet
     odom_frame, base_frame: the fixed and the vehicle frame, when poses come from TF
     odom_published: whether anybody publishes odometry
@@ -187,7 +188,7 @@ class EgoMotion:
         source = self._source()
         deadline = time.monotonic() + self._timeout
         with self._news:
-            if source == "none":
+            if source in ("none", "kiss_icp"):
                 return Place(SE3.identity(), self._mount(self._base_frame, cloud_frame, deadline))
             pose = self._wait_for(lambda: self._pose(source, stamp_ns), deadline)
             if pose is None:
@@ -204,7 +205,7 @@ class EgoMotion:
             return "tf"
         raise NoPose(
             "nobody publishes odometry or transforms; publish nav_msgs/Odometry (remap 'odom' to its topic), "
-            "or set ego_motion to none if the vehicle never moves"
+            "or set ego_motion to kiss_icp (estimated from the clouds), or to none if the vehicle never moves"
         )
 
     def _pose(self, source: str, stamp_ns: int, last_chance: bool = False) -> SE3:

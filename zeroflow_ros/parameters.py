@@ -62,9 +62,10 @@ class Settings:
     )
     ego_motion: str = _parameter(
         "auto",
-        "Where the vehicle's motion comes from: the odom topic (odom), transforms (tf), nowhere as it stands still "
-        "(none), or the odom topic where it is published and transforms elsewhere (auto).",
-        choices=("auto", "odom", "tf", "none"),
+        "Where the vehicle's motion comes from: the odom topic (odom), transforms (tf), the clouds themselves "
+        "(kiss_icp), nowhere as it stands still (none), or the odom topic where it is published and transforms "
+        "elsewhere (auto).",
+        choices=("auto", "odom", "tf", "kiss_icp", "none"),
     )
     ego_motion_timeout: float = _parameter(
         0.2, "Seconds a cloud waits for the pose of its moment, which may arrive after it.", low=0.0, high=5.0
@@ -72,6 +73,11 @@ class Settings:
     odom_frame: str = _parameter("odom", "The fixed frame, when poses come from transforms.")
     base_frame: str = _parameter(
         "base_link", "The vehicle frame, unless odometry names it as its child frame: x forward, y left, z up."
+    )
+    deskew: bool = _parameter(
+        False,
+        "Whether clouds are not yet compensated for the vehicle's motion during a sweep, which is then done here, by "
+        "the points' times.",
     )
     ground: str = _parameter(
         "auto",
@@ -126,7 +132,7 @@ def _descriptor(entry: Any) -> ParameterDescriptor:
 def _checked(entry: Any, value: Any) -> Any:
     about = entry.metadata
     if type(value) is not type(entry.default):
-        expected = {float: "a number", int: "an integer", str: "a text"}[type(entry.default)]
+        expected = {float: "a number", int: "an integer", str: "a text", bool: "true or false"}[type(entry.default)]
         raise ZeroFlowError(f"parameter {entry.name} is {value!r}, but must be {expected}")
     if about["choices"] and value not in about["choices"]:
         raise ZeroFlowError(f"parameter {entry.name} is '{value}', but must be one of: {', '.join(about['choices'])}")

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2
 
 from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode
+from zeroflow_core.ego_motion import KissOdometry, deskew
 from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GROUND_Z, GroundRule, estimate_ground_z, mark_ground
@@ -64,10 +65,13 @@ class Velocities:
 
 
 class Pipeline:
-    """Keeps the cloud before, and nothing else, between two clouds.
+    """Keeps the cloud before between two clouds, and KISS-ICP's map where clouds tell the vehicle's motion.
 
     student: anything with ``flow(pc0, pc1)`` and ``metadata``
     rule:    marks ground
+
+    Raises:
+        ZeroFlowError: KISS-ICP is asked for and not installed.
     """
 
     def __init__(
@@ -79,12 +83,15 @@ class Pipeline:
         self._settings = settings
         self._ego_motion = ego_motion
         self._health = health
+        self._odometry = KissOdometry(deskew=settings.deskew) if settings.ego_motion == "kiss_icp" else None
         self._previous: Frame | None = None
         self._ground_trials = _GROUND_TRIALS
 
     def reset(self) -> None:
-        """Forget the cloud before."""
+        """Forget the clouds before."""
         self._previous = None
+        if self._odometry is not None:
+            self._odometry.reset()
 
     def feed(self, message: PointCloud2, estimate: bool = True) -> Velocities | None:
         """The velocities that follow from this cloud and the one before; None for the first of a series.
@@ -136,17 +143,35 @@ class Pipeline:
 
     def _place(self, message: PointCloud2, cloud: Cloud) -> Frame:
         stamp_ns = nanoseconds(message.header.stamp)
-        try:
-            with self._health.stage("ego_motion"):
-                place = self._ego_motion.locate(stamp_ns, message.header.frame_id)
-        except NoPose as error:
-            raise Dropped(Problem.NO_EGO_MOTION, f"{_named(message)} has no ego motion: {error}") from error
         # The offset makes a vehicle frame of its own, so that ego motion stays exact on slopes as well.
         raised = SE3(np.eye(3), np.array([0.0, 0.0, self._settings.z_offset]))
-        vehicle_SE3_cloud = raised @ place.vehicle_SE3_cloud
-        with self._health.stage("ground"):
+        with self._health.stage("ego_motion"):
+            try:
+                place = self._ego_motion.locate(stamp_ns, message.header.frame_id)
+            except NoPose as error:
+                raise Dropped(Problem.NO_EGO_MOTION, f"{_named(message)} has no ego motion: {error}") from error
+            vehicle_SE3_cloud = raised @ place.vehicle_SE3_cloud
             sweep = to_sweep(cloud, stamp_ns, place.world_SE3_vehicle @ raised.inverse(), vehicle_SE3_cloud)
-            return Frame(message, cloud, mark_ground(sweep, self._rule), vehicle_SE3_cloud)
+            frame = self._in_motion(Frame(message, cloud, sweep, vehicle_SE3_cloud))
+        with self._health.stage("ground"):
+            return replace(frame, sweep=mark_ground(frame.sweep, self._rule))
+
+    def _in_motion(self, frame: Frame) -> Frame:
+        """The frame with what the clouds tell of the vehicle's motion, and compensated for it, as was asked for."""
+        sweep, previous = frame.sweep, self._previous
+        if previous is not None and not _same_frame(previous, frame):
+            previous = None
+        if self._odometry is not None:
+            if previous is None:
+                self._odometry.reset()
+            sweep = replace(sweep, world_SE3_ego=self._odometry.register(sweep))
+        if self._settings.deskew:
+            if sweep.time_offset_ns is None:
+                self._health.warn_once("deskew is set, but clouds have no times of points (t, time or timestamp)")
+            if previous is not None:
+                motion = sweep.world_SE3_ego.inverse() @ previous.sweep.world_SE3_ego
+                sweep = deskew(sweep, motion, previous.sweep.stamp_ns - sweep.stamp_ns)
+        return replace(frame, sweep=sweep)
 
     def _check_ground_height(self, sweep: Sweep) -> None:
         """Once: is the ground where the student saw it in training?"""
@@ -171,9 +196,10 @@ class Pipeline:
                 f"{name} comes {seconds:.3f} s after the one before, more than max_gap ({self._settings.max_gap} s): "
                 "starting anew",
             )
-        same_mount = np.allclose(previous.vehicle_SE3_cloud.matrix, frame.vehicle_SE3_cloud.matrix, atol=1e-3)
-        if previous.message.header.frame_id != frame.message.header.frame_id or not same_mount:
+        if not _same_frame(previous, frame):
             raise Dropped(Problem.FRAME_CHANGED, f"{name} has another frame or mounting than the one before")
+        if self._odometry is not None and self._odometry.num_sweeps <= 1:
+            raise Dropped(Problem.NO_EGO_MOTION, f"{name}: KISS-ICP knows no motion up to here and starts anew")
         step = frame.sweep.world_SE3_ego.translation - previous.sweep.world_SE3_ego.translation
         if np.linalg.norm(step) > _FASTEST * seconds:
             raise Dropped(
@@ -184,6 +210,12 @@ class Pipeline:
         flow = self._estimate_flow(make_pair(target.sweep, partner.sweep))
         velocity = target.vehicle_SE3_cloud.inverse().rotate(flow.velocity)
         return Velocities(target.message, target.cloud, velocity, flow.status)
+
+
+def _same_frame(previous: Frame, frame: Frame) -> bool:
+    """Whether both clouds came in one frame, mounted alike."""
+    same_mount = np.allclose(previous.vehicle_SE3_cloud.matrix, frame.vehicle_SE3_cloud.matrix, atol=1e-3)
+    return same_mount and previous.message.header.frame_id == frame.message.header.frame_id
 
 
 def _named(message: PointCloud2) -> str:

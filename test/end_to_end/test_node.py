@@ -312,7 +312,7 @@ def test_a_signal_during_the_start_ends_the_node_in_good_order(start):
     [
         ({"checkpoint": "/nowhere/weights.ckpt"}, "/nowhere/weights.ckpt: no such file"),
         ({"device": "abacus"}, "device 'abacus' is unknown"),
-        ({"ego_motion": "gps"}, "parameter ego_motion is 'gps', but must be one of: auto, odom, tf, none"),
+        ({"ego_motion": "gps"}, "parameter ego_motion is 'gps', but must be one of: auto, odom, tf, kiss_icp, none"),
     ],
 )
 def test_a_node_that_cannot_start_says_why_in_one_sentence(start, parameters, complaint):

@@ -143,7 +143,7 @@ def test_stopping_wakes_up_who_waits():
 
 def test_auto_without_any_source_says_what_to_do_at_once():
     ego, _, _ = _ego(timeout=60.0, published=False)
-    with pytest.raises(NoPose, match="ego_motion to none"):
+    with pytest.raises(NoPose, match="ego_motion to kiss_icp .* or to none"):
         ego.locate(0, "base_link")
 
 

@@ -39,10 +39,11 @@ TOPIC_PROPERTIES = {
 
 
 def _tables(repository: Path) -> dict[str, dict]:
-    """The tables ARGUMENTS and PARAMETERS as they stand in the launch file."""
+    """The tables ARGUMENTS, PARAMETERS and TYPES (by name) as they stand in the launch file."""
     tree = ast.parse((repository / LAUNCH_FILE).read_text())
-    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
+    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    types = {key.value: value.id for key, value in zip(assigned["TYPES"].keys, assigned["TYPES"].values, strict=True)}
+    return {name: ast.literal_eval(assigned[name]) for name in ("ARGUMENTS", "PARAMETERS")} | {"TYPES": types}
 
 
 def test_every_launch_argument_is_explained_and_used(repository: Path):
@@ -62,13 +63,15 @@ def _is_call(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
-def test_parameters_of_the_launch_file_are_texts_that_the_node_declares(repository: Path):
+def test_parameters_of_the_launch_file_have_the_types_that_the_node_declares(repository: Path):
     pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
     from zeroflow_ros.parameters import Settings
 
     declared = asdict(Settings())
-    for name in _tables(repository)["PARAMETERS"]:
-        assert type(declared[name]) is str, name
+    tables = _tables(repository)
+    for name in tables["PARAMETERS"]:
+        assert type(declared[name]).__name__ == tables["TYPES"].get(name, "str"), name
+    assert set(tables["TYPES"]) <= set(tables["PARAMETERS"])
 
 
 def _load(repository: Path, **arguments: str) -> list:
