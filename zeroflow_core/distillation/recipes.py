@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields, replace
+from math import cos, pi
+from pathlib import Path
 from typing import Any
 
 from zeroflow_core.distillation.augment import NO_AUGMENTATION, Augmentation
@@ -67,8 +70,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "still_weight", tuple(self.still_weight))
-        if isinstance(self.augmentation, dict):
-            object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
         for name, choices in (("loss", LOSSES), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ZeroFlowError(f"{name} '{getattr(self, name)}' is unknown; choose one of: {', '.join(choices)}")
@@ -91,8 +92,6 @@ class Recipe:
 
     def rate(self, done: float) -> float:
         """The learning rate as a multiple of its highest, when the share `done` of the steps is over."""
-        from math import cos, pi
-
         if done < self.warm_up:
             return done / self.warm_up
         if self.schedule == "constant":
@@ -128,16 +127,38 @@ _NAMED = {
 RECIPES = tuple(_NAMED)
 
 
-def recipe(name: str, **changes: Any) -> Recipe:
-    """The recipe called `name`, with some of its fields changed.
+def recipe(name: str, /, **changes: Any) -> Recipe:
+    """The recipe called `name`, or that of a file, with some of its fields changed.
+
+    name: one of RECIPES, or a ``.json`` file that says what it changes: ``{"from": "fast", "batch": 16}``
 
     Raises:
-        ZeroFlowError: an unknown name or field, or a value that can't be.
+        ZeroFlowError: an unknown name or field, a damaged file, or a value that can't be.
     """
+    if name.endswith(".json"):
+        content = _read(Path(name))
+        return recipe(str(content.pop("from", "fast")), **{"name": Path(name).stem, **content, **changes})
     if name not in _NAMED:
-        raise ZeroFlowError(f"recipe '{name}' is unknown; choose one of: {', '.join(RECIPES)}")
+        raise ZeroFlowError(f"recipe '{name}' is unknown; choose one of: {', '.join(RECIPES)}, or a .json file")
     known = [field.name for field in fields(Recipe)]
     for change in changes:
         if change not in known:
             raise ZeroFlowError(f"a recipe has no '{change}'; it has: {', '.join(known)}")
-    return replace(_NAMED[name], **changes)
+    augmentation = changes.get("augmentation")
+    try:
+        if isinstance(augmentation, dict):
+            changes = {**changes, "augmentation": replace(_NAMED[name].augmentation, **augmentation)}
+        return replace(_NAMED[name], **changes)
+    except TypeError as error:
+        raise ZeroFlowError(f"a recipe can't be made of {changes}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except OSError as error:
+        raise ZeroFlowError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise ZeroFlowError(
+            f'the recipe {path} is no JSON object ({error}); it should look like {{"from": "fast", "batch": 16}}'
+        ) from error
