@@ -30,7 +30,9 @@ def train(
     student: Annotated[
         str, typer.Option(help="1x or xl (the published sizes), small (for CPUs), or a checkpoint to start from.")
     ] = "1x",
-    recipe: Annotated[str, typer.Option(help="fast, published (50 epochs at a constant small rate), or a .json with changes.")] = "fast",
+    recipe: Annotated[
+        str, typer.Option(help="fast, published (50 epochs at a constant small rate), or a .json file with changes.")
+    ] = "fast",
     epochs: Annotated[int | None, typer.Option(min=1, help="Else as many as the recipe has.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Samples a step, over all processes; else the recipe's.")
