@@ -19,6 +19,7 @@ GroundRule = Callable[[Sweep], np.ndarray]
 
 GROUND_Z = -0.33  # metres: the ground in the vehicle frame of Argoverse 2, where published weights were trained
 
+_FEWEST_GROUND_POINTS = 100  # that tell a height
 _PATCHWORK_SENSOR_HEIGHT = 1.723  # metres; Patchwork++'s own default, to which clouds are shifted
 
 
@@ -135,10 +136,25 @@ def estimate_ground_z(points: np.ndarray) -> float | None:
 
 
 def ground_z_of(sweeps: Iterable[Sweep]) -> float | None:
-    """Height of the ground in the sweeps' own frame, in metres: the median of estimate_ground_z over those sweeps
-    that show it; None when none does."""
-    heights = [height for sweep in sweeps if (height := estimate_ground_z(sweep.points)) is not None]
+    """Height of the ground in the sweeps' own frame, in metres: the median over those sweeps that show it, None when
+    none does.
+
+    In a sweep it is the median height of what Patchwork++ finds between 3 and 20 m from the origin; without Patchwork++
+    it is estimate_ground_z, which kerbs and hedges raise by 10 cm or so.
+    """
+    heights = [height for sweep in sweeps if (height := _ground_z(sweep)) is not None]
     return float(np.median(heights)) if heights else None
+
+
+def _ground_z(sweep: Sweep) -> float | None:
+    try:
+        is_ground = Patchwork()(sweep)
+    except ImportError:
+        return estimate_ground_z(sweep.points)
+    ground = sweep.points[is_ground]
+    distance = np.hypot(ground[:, 0], ground[:, 1])
+    heights = ground[(distance > 3.0) & (distance < 20.0), 2]
+    return float(np.median(heights)) if len(heights) >= _FEWEST_GROUND_POINTS else estimate_ground_z(sweep.points)
 
 
 @contextmanager

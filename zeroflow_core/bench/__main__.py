@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from zeroflow_core.bench.odometry import odometry
 from zeroflow_core.bench.realism import realism
 from zeroflow_core.bench.simulation import simulation
 from zeroflow_core.bench.student import student
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(odometry)
 app.command()(realism)
 app.command()(simulation)
 app.command()(student)
