@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import subprocess
 import sys
@@ -10,70 +11,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from rosbags.highlevel import AnyReader
+from bag_cases import (
+    POINTS,
+    SENSORS,
+    START,
+    STEP,
+    STORE,
+    assert_same,
+    cloud_message,
+    make_sweeps,
+    messages_of,
+    odometry_message,
+    record,
+    split,
+    tf_message,
+)
 from rosbags.interfaces import QosDurability, QosReliability
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
-from zeroflow_core.cli.convert import convert
-from zeroflow_core.datasets.av2 import Log
-from zeroflow_core.datasets.av2_writer import write_log
-from zeroflow_core.datasets.bags import CLOUD, ODOMETRY, TF, Bag, read_sweeps, write_bag
-from zeroflow_core.datasets.point_cloud2 import fields_of, structured
+from zeroflow_core.datasets.bags import CLOUD, ODOMETRY, TF, Bag, DamagedBag, find_bags, read_sweeps, write_bag
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
-
-STORE = get_typestore(Stores.ROS2_HUMBLE)
-START = 1_700_000_000_000_000_000
-STEP = 100_000_000
-SENSORS = {"lidar": SE3.from_yaw(0.1, np.array([1.0, 2.0, 3.0])), "camera": SE3.identity()}
-
-AV2_LOG = "av2/sensor/val/7fab2350-7eaf-3b7e-a39d-6937a4c1bede"
-KITTI_SHORT = "kitti/sensor/test/55f75bc3-6fc4-5c75-8954-f5a939177f70"
-
-
-def make_sweeps(count: int, points: int = 50) -> list[Sweep]:
-    """The ego turns left at 0.5 rad/s and drives at 3 m/s along its own x, on a circle of 6 m."""
-    rng = np.random.default_rng(2)
-    sweeps = []
-    for i in range(count):
-        angle = 0.5 * 0.1 * i
-        position = np.array([4000 + 6 * np.sin(angle), -900 + 6 * (1 - np.cos(angle)), 12.0])
-        cloud = rng.normal(0, 20, (points + i, 3)).astype(np.float32)
-        cloud[i % points] = np.nan
-        sweeps.append(
-            Sweep(
-                cloud,
-                START + i * STEP,
-                world_SE3_ego=SE3.from_yaw(angle, position),
-                intensity=rng.random(points + i).astype(np.float32),
-                ring=rng.integers(0, 64, points + i).astype(np.uint16),
-                time_offset_ns=rng.integers(0, STEP, points + i).astype(np.int32),
-            )
-        )
-    return sweeps
-
-
-def assert_same(read: Sweep, written: Sweep) -> None:
-    assert read.stamp_ns == written.stamp_ns
-    assert read.points.tobytes() == written.points.tobytes()
-    for name in ("intensity", "ring", "time_offset_ns"):
-        got, expected = getattr(read, name), getattr(written, name)
-        if expected is None:
-            assert got is None
-        else:
-            np.testing.assert_array_equal(got, expected)
-            assert got.dtype == expected.dtype
-    np.testing.assert_allclose(read.world_SE3_ego.matrix, written.world_SE3_ego.matrix, rtol=0, atol=1e-9)
-
-
-def messages_of(path: Path, topic: str) -> list:
-    """Deserialised by rosbags alone, as an independent reader."""
-    with AnyReader([path]) as reader:
-        connections = [c for c in reader.connections if c.topic == topic]
-        return [(t, reader.deserialize(raw, c.msgtype)) for c, t, raw in reader.messages(connections)]
-
 
 # --- what we write -----------------------------------------------------------------------------------------
 
@@ -292,82 +251,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, storage):
 # --- reading other people's bags ---------------------------------------------------------------------------
 
 
-def stamp_of(time_ns: int):
-    return STORE.types["builtin_interfaces/msg/Time"](*divmod(time_ns, 10**9))
-
-
-def cloud_message(points: np.ndarray, time_ns: int, frame: str = "velodyne", **spoilt):
-    packed = structured({name: points[:, axis] for axis, name in enumerate("xyz")})
-    attributes = {
-        "header": STORE.types["std_msgs/msg/Header"](stamp_of(time_ns), frame),
-        "height": 1,
-        "width": len(packed),
-        "fields": [STORE.types["sensor_msgs/msg/PointField"](*f) for f in fields_of(packed.dtype)],
-        "is_bigendian": False,
-        "point_step": packed.itemsize,
-        "row_step": packed.nbytes,
-        "data": packed.view(np.uint8),
-        "is_dense": True,
-    }
-    return STORE.types[CLOUD](**(attributes | spoilt))
-
-
-def odometry_message(pose: SE3, time_ns: int, child: str = "base_link", quaternion=None):
-    make = STORE.types
-    w, x, y, z = map(float, pose.quaternion) if quaternion is None else quaternion
-    zero = make["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
-    return make[ODOMETRY](
-        header=make["std_msgs/msg/Header"](stamp_of(time_ns), "odom"),
-        child_frame_id=child,
-        pose=make["geometry_msgs/msg/PoseWithCovariance"](
-            make["geometry_msgs/msg/Pose"](
-                make["geometry_msgs/msg/Point"](*map(float, pose.translation)),
-                make["geometry_msgs/msg/Quaternion"](x, y, z, w),
-            ),
-            np.zeros(36),
-        ),
-        twist=make["geometry_msgs/msg/TwistWithCovariance"](
-            make["geometry_msgs/msg/Twist"](zero, zero), np.zeros(36)
-        ),
-    )
-
-
-def tf_message(*transforms: tuple[str, str, SE3]):
-    make = STORE.types
-    stamped = []
-    for parent, child, transform in transforms:
-        w, x, y, z = map(float, transform.quaternion)
-        stamped.append(
-            make["geometry_msgs/msg/TransformStamped"](
-                make["std_msgs/msg/Header"](stamp_of(0), parent),
-                child,
-                make["geometry_msgs/msg/Transform"](
-                    make["geometry_msgs/msg/Vector3"](*map(float, transform.translation)),
-                    make["geometry_msgs/msg/Quaternion"](x, y, z, w),
-                ),
-            )
-        )
-    return make[TF](stamped)
-
-
-def record(path: Path, messages, *, plugin=StoragePlugin.SQLITE3, version=9, compression=None) -> Path:
-    """messages: (topic, message, record time in ns)."""
-    writer = Writer(path, version=version, storage_plugin=plugin)
-    if compression is not None:
-        writer.set_compression(compression, CompressionFormat.ZSTD)
-    connections = {}
-    with writer:
-        for topic, message, time_ns in messages:
-            msgtype = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, msgtype, typestore=STORE)
-            writer.write(connections[topic], time_ns, STORE.serialize_cdr(message, msgtype))
-    return path
-
-
-POINTS = np.arange(12, dtype=np.float32).reshape(4, 3)
-
-
 @pytest.mark.parametrize(
     "plugin, compression",
     [
@@ -387,30 +270,20 @@ def test_zstd_compressed_bags(tmp_path, plugin, compression):
         np.testing.assert_array_equal(sweep.points, POINTS + i)
 
 
+@pytest.mark.parametrize("listed", [None, [2, 0, 1]])
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
-def test_split_bags(tmp_path, plugin):
-    files = []
-    for part in range(3):
-        stamps = [START + part * 10 + i for i in range(2)]
-        one = record(
-            tmp_path / f"part{part}", [("/p", cloud_message(POINTS, t), t) for t in stamps], plugin=plugin
-        )
-        files.append(next(p for p in one.iterdir() if p.suffix != ".yaml"))
-    bag = tmp_path / "bag"
-    bag.mkdir()
-    info = yaml.safe_load((tmp_path / "part0" / "metadata.yaml").read_text())
-    for file in files:
-        file.rename(bag / file.name)
-    body = info["rosbag2_bagfile_information"]
-    body["relative_file_paths"] = [file.name for file in files]
-    body["message_count"] = body["topics_with_message_count"][0]["message_count"] = 6
-    body["duration"]["nanoseconds"] = 21
-    (bag / "metadata.yaml").write_text(yaml.safe_dump(info))
+def test_split_bags(tmp_path, plugin, listed):
     expected = [START + part * 10 + i for part in range(3) for i in range(2)]
+    parts = [
+        record(tmp_path / f"part{k}", [("/p", cloud_message(POINTS, t), t) for t in stamps], plugin=plugin)
+        for k, stamps in enumerate(zip(expected[::2], expected[1::2], strict=True))
+    ]
+    bag = split(tmp_path / "bag", parts, listed)
     assert [s.stamp_ns for s in read_sweeps(bag)] == expected
     with Bag(bag) as opened:
         assert opened.count("/p") == 6 and opened.duration_ns == 21
         assert [t for t, _, _ in opened.messages()] == expected
+        assert [t for t, _, _ in opened.messages(["/p"], START + 11)] == expected[3:]
 
 
 @pytest.mark.parametrize("plugin, suffix", [(StoragePlugin.SQLITE3, ".db3"), (StoragePlugin.MCAP, ".mcap")])
@@ -625,60 +498,37 @@ def test_odd_metadata_is_one_sentence(tmp_path, text):
         Bag(tmp_path / "bag")
 
 
-# --- zeroflow convert --------------------------------------------------------------------------------------
+def test_a_format_that_cannot_be_read_is_not_called_damage(tmp_path):
+    bag = record(tmp_path / "bag", [("/p", cloud_message(POINTS, START), START)], compression=CompressionMode.MESSAGE)
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("zstd", "shrink"))
+    with pytest.raises(ZeroFlowError, match="'shrink' is not supported.*ros2 bag convert") as error:
+        Bag(bag)
+    assert "damaged" not in str(error.value)
 
 
-@pytest.fixture
-def log_dir(tmp_path) -> Path:
-    path = tmp_path / "sensor" / "val" / "a-log"
-    write_log(path, make_sweeps(4), None, {"up_lidar": SE3.identity()})
-    return path
+def test_no_room_to_unpack_is_not_called_damage(tmp_path, monkeypatch):
+    bag = record(tmp_path / "bag", [("/p", cloud_message(POINTS, START), START)], compression=CompressionMode.FILE)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(ZeroFlowError, match="no room to unpack the bag .*No space left.*TMPDIR") as error:
+        Bag(bag)
+    assert not isinstance(error.value, DamagedBag)
 
 
-def test_convert(log_dir, tmp_path, capsys):
-    convert(log_dir, tmp_path / "out" / "bag")
-    assert "4 sweeps, 0.3 s" in capsys.readouterr().out
-    for read, written in zip(read_sweeps(tmp_path / "out" / "bag"), Log(log_dir).sweeps(), strict=True):
-        assert_same(read, written)
-
-
-def test_convert_takes_a_root_with_a_single_log(log_dir, tmp_path):
-    convert(tmp_path, tmp_path / "bag", storage="mcap", no_odom=True, no_tf=True)
-    with Bag(tmp_path / "bag") as bag:
-        assert set(bag.topics) == {"/lidar/points"} and bag.count("/lidar/points") == 4
-
-
-def test_convert_needs_neither_poses_nor_calibration_that_it_leaves_out(log_dir, tmp_path):
-    (log_dir / "calibration" / "egovehicle_SE3_sensor.feather").unlink()
-    with pytest.raises(ZeroFlowError, match="egovehicle_SE3_sensor.feather is missing"):
-        convert(log_dir, tmp_path / "bag")
-    convert(log_dir, tmp_path / "bag", no_tf=True)
-    assert [s.world_SE3_ego is not None for s in read_sweeps(tmp_path / "bag")] == [True] * 4
-
-
-def test_convert_says_what_is_wrong(log_dir, tmp_path):
-    with pytest.raises(ZeroFlowError, match="no folder"):
-        convert(tmp_path / "absent", tmp_path / "bag")
-    write_log(log_dir.parent / "b-log", make_sweeps(1), None, {})
-    with pytest.raises(ZeroFlowError, match="holds 2 logs"):
-        convert(log_dir.parent, tmp_path / "bag")
-    with pytest.raises(ZeroFlowError, match="choose one of: sqlite3, mcap"):
-        convert(log_dir, tmp_path / "bag", storage="tape")
-    next((log_dir / "sensors" / "lidar").iterdir()).write_bytes(b"")
-    with pytest.raises(ZeroFlowError, match="damaged"):
-        convert(log_dir, tmp_path / "bag")
-    assert not (tmp_path / "bag").exists()
-
-
-@pytest.mark.parametrize("name", [AV2_LOG, KITTI_SHORT])
-def test_real_logs_come_back_bit_for_bit(test_data, tmp_path, name):
-    convert(test_data / name, tmp_path / "bag")
-    log = Log(test_data / name)
-    for read, written in zip(read_sweeps(tmp_path / "bag"), log.sweeps(), strict=True):
-        assert_same(read, written)
-    with Bag(tmp_path / "bag") as bag:
-        assert bag.duration_ns == log.stamps_ns[-1] - log.stamps_ns[0]
-        assert bag.count("/lidar/points") == len(log)
-        assert bag.count("/odom") == bag.count("/tf") >= len(log)
-    speeds = [m.twist.twist.linear.x for _, m in messages_of(tmp_path / "bag", "/odom")]
-    assert all(0.3 < speed < 15 for speed in speeds)  # both drive ahead, in traffic
+def test_bags_are_found_at_and_below_a_path(tmp_path):
+    one = [("/p", cloud_message(POINTS, START), START)]
+    drive = record(tmp_path / "all" / "monday" / "drive", one)
+    record(tmp_path / "all" / "loose", one, plugin=StoragePlugin.MCAP)
+    (tmp_path / "all" / "loose" / "metadata.yaml").unlink()
+    (tmp_path / "all" / ".hidden").mkdir()
+    (tmp_path / "all" / "notes.txt").write_text("fog")
+    loose = tmp_path / "all" / "loose" / "loose.mcap"
+    assert find_bags(tmp_path / "all") == [loose, drive]
+    assert find_bags(drive) == [drive] and find_bags(drive / "drive.db3") == [drive / "drive.db3"]
+    for path in (tmp_path / "all" / "notes.txt", tmp_path / "all" / ".hidden", tmp_path / "absent"):
+        with pytest.raises(ZeroFlowError, match=f"there is no .*{path}; give the bag's folder"):
+            find_bags(path)

@@ -145,4 +145,5 @@ def _transforms(bag: Bag) -> Iterator[tuple[bool, str, str, int, SE3]]:
             except ValueError:
                 continue
             parent, child = plain(stamped.header.frame_id), plain(stamped.child_frame_id)
-            yield topic.endswith("tf_static"), parent, child, stamp_ns(stamped.header), transform
+            if parent != child:
+                yield topic.endswith("tf_static"), parent, child, stamp_ns(stamped.header), transform

@@ -22,6 +22,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import remove_leftovers
 from zeroflow_core.pairs import Sweep
 
+_SENSORS = ("up_lidar", "down_lidar")  # the one there is under both names that AV2's tools ask for
 _MOST_SWEEPS = 600  # of a log: what an interruption may cost
 
 _log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class _Import:
     def _write(self, path: Path, first: Usable) -> None:
         recording, stamps, end = self._source.recording, [], 0
         with new_log(path, np.float32) as log:
-            log.add_calibration({first.frame or "lidar": first.vehicle_SE3_cloud})
+            log.add_calibration({name: first.vehicle_SE3_cloud for name in _SENSORS})
             for usable, sweep in self._deskewed(first) if recording.deskewed else self._located(first):
                 log.add_sweep(sweep)
                 stamps.append(sweep.stamp_ns)

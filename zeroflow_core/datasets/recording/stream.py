@@ -20,13 +20,11 @@ from zeroflow_core.pairs import Sweep
 class Usable:
     """
     message: its number among those of the topic
-    sweep:   in the vehicle frame, see Source.sweep
-    frame:   that the cloud was in; vehicle_SE3_cloud: from there
+    sweep:   in the vehicle frame, see Source.sweep; vehicle_SE3_cloud: from the frame that the cloud came in
     """
 
     message: int
     sweep: Sweep
-    frame: str
     vehicle_SE3_cloud: SE3
 
 
@@ -78,7 +76,7 @@ class Stream:
             return self._leave_out("had no pose")
         if len(sweep) == 0:
             return self._leave_out("held no point")
-        return Usable(number, sweep, recorded.frame, self._source.mount(recorded))
+        return Usable(number, sweep, self._source.mount(recorded))
 
     def _leave_out(self, why: str) -> None:
         self.left_out[why] += 1
