@@ -21,6 +21,8 @@ def launch_command(checkpoint: Path, recording: Recording | None) -> str:
         if recording.odometry is not None:
             arguments["odom"] = recording.odometry
         arguments["ego_motion"] = _EGO_MOTION[recording.ego_motion]
+        if recording.deskewed:
+            arguments["deskew"] = "true"
         if recording.z_offset:
             arguments["z_offset"] = f"{recording.z_offset:.2f}"
     given = " ".join(f"{name}:={shlex.quote(value)}" for name, value in arguments.items())

@@ -87,7 +87,7 @@ def _result(facts: Facts) -> Iterator[str]:
     if facts.metrics:
         run = facts.metrics["student"]["run"]
         where = f"{several(run['num_pairs'], 'pair')} of {several(run['num_logs'], 'log')}"
-        yield f"On labelled logs (split {run['split']} of {run['data']}, {where}), metres by av2-2023:"
+        yield f"On the labelled logs in {Path(run['data']) / run['split']} ({where}), metres by av2-2023:"
         yield ""
         yield from _errors({method: _of_metrics(one) for method, one in facts.metrics.items()})
         yield ""

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,22 @@ from zeroflow_core.datasets.recording import read_recording
 from zeroflow_core.devices import choose_device
 from zeroflow_core.distillation.judging import judge_held_back
 from zeroflow_core.distillation.label import Labelled, LabelSettings, label
+from zeroflow_core.distillation.label_sources import source_of
 from zeroflow_core.distillation.launching import launch_command
 from zeroflow_core.distillation.pictures import draw_before_after, draw_training
 from zeroflow_core.distillation.recipes import recipe
+from zeroflow_core.distillation.report import REPORT as REPORT_FILE
 from zeroflow_core.distillation.report import Facts, write_report
-from zeroflow_core.distillation.sources import LogSource, find_sources
-from zeroflow_core.distillation.training import Source, Trained, TrainSettings, train
+from zeroflow_core.distillation.sources import IMPORTED, LogSource, find_sources
+from zeroflow_core.distillation.training import Trained, TrainSettings, train
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation import run as evaluation
 from zeroflow_core.evaluation.methods import Settings
 from zeroflow_core.evaluation.truth import has_labels
+from zeroflow_core.fastflow3d.checkpoint import checkpoint_file, load_model
+from zeroflow_core.fastflow3d.config import SIZES
 from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
 from zeroflow_core.version import VERSION
 
 STAGES = IMPORT, LABEL, TRAIN, EVALUATE, REPORT = "import", "label", "train", "evaluate", "report"
@@ -48,8 +53,8 @@ class DistillSettings:
     recipe:     by its name; epochs: None for as many as it has
     method, teacher_config, seed: of the teacher; the seed is also the training's
     pairs_per_log: to label at most, of each log; None for all
-    val:        root and split of labelled logs to judge by; None: the split ``val`` of the source's root, where that
-                is not what is learned from and has labels
+    val:        logs with labels to judge by; without any, those of the split ``val`` of the source's root, where there
+                are some and it is not what is learned from
     device:     ``auto``, ``cpu``, ``cuda`` or ``cuda:n``
     """
 
@@ -59,9 +64,9 @@ class DistillSettings:
     recipe: str = "fast"
     epochs: int | None = None
     method: str = "nsfp"
-    teacher_config: str = "fast"
+    teacher_config: str | TeacherConfig = "fast"
     pairs_per_log: int | None = None
-    val: tuple[Path, str] | None = None
+    val: tuple[Path, ...] = ()
     device: str = "auto"
     seed: int = 0
 
@@ -88,12 +93,20 @@ def resolved(settings: DistillSettings) -> DistillSettings:
     """The settings without ``auto``, where that depends on the machine.
 
     Raises:
-        ZeroFlowError: a device that is not there.
+        ZeroFlowError: a device that is not there, or a name that shows as wrong before the work: of the teacher, its
+            configuration, the recipe or the student.
     """
     device = choose_device(settings.device)
+    if isinstance(settings.teacher_config, str):
+        teacher_config(settings.method, settings.teacher_config)
+    recipe(settings.recipe)
     student = settings.student
     if student == "auto":
         student = "small" if device == "cpu" else "1x"
+    elif student not in SIZES:
+        if not checkpoint_file(student).is_file():
+            raise ZeroFlowError(f"student '{student}' is neither a size ({', '.join(SIZES)}) nor a checkpoint's file")
+        load_model(student)
     return replace(settings, device=device, student=student)
 
 
@@ -110,24 +123,24 @@ def distill(
     """
     settings = resolved(settings)
     how = recipe(settings.recipe, **({} if settings.epochs is None else {"epochs": settings.epochs}))
-    validation = _labelled_split(settings)
+    validation = _labelled(settings)
     out = settings.out
     with _opened(out, settings):
         _log.info("learning from %s", settings.source.name)
         logs = find_sources(settings.source, out / "data", lambda now: on_progress(IMPORT, now))
+        _keep(settings)
         with _threads_kept():
             labelled = label(_label_settings(settings, logs), lambda now: on_progress(LABEL, now))
         _log.info("labels: %s", json.dumps(labelled.manifest["counts"]))
-        ground = "map" if any(Log(log).has_map_ground for log in logs) else "patchwork"
         training = TrainSettings(
-            sources=(Source(tuple(logs), labelled.labels, ground),),
+            sources=(source_of(out / "labels"),),
             out=out / "training",
             student=settings.student,
             recipe=how,
             device=settings.device,
             seed=settings.seed,
             prepared=out / "prepared",
-            validation=tuple(validation[2]) if validation else (),
+            validation=validation,
             name=out.resolve().name,
             about={"teacher": labelled.manifest["teacher"]},
         )
@@ -152,38 +165,35 @@ def _label_settings(settings: DistillSettings, logs: list[Path]) -> LabelSetting
     )
 
 
-def _labelled_split(settings: DistillSettings) -> tuple[Path, str, list[Path]] | None:
-    """Root and split of the logs to judge by, and those of them that have labels."""
-    if settings.val is not None:
-        root, split = settings.val
-        logs = [log for log in find_split(root, split) if has_labels(Log(log))]
+def _labelled(settings: DistillSettings) -> tuple[Path, ...]:
+    """The logs to judge by."""
+    if settings.val:
+        logs = tuple(log for log in settings.val if has_labels(Log(log)))
         if not logs:
-            raise ZeroFlowError(f"no log of the split {split} of {root} has labels to judge by; give another --val")
-        return root, split, logs
+            raise ZeroFlowError(f"no log in {settings.val[0].parent} has labels to judge by; give another --val")
+        return logs
     root = settings.source.data
     if root is None or settings.source.split == "val":
-        return None
+        return ()
     try:
-        logs = [log for log in find_split(root, "val") if has_labels(Log(log))]
+        return tuple(log for log in find_split(root, "val") if has_labels(Log(log)))
     except ZeroFlowError:  # there is none, and nobody asked for one
-        return None
-    return (root, "val", logs) if logs else None
+        return ()
 
 
 def _evaluate(
     settings: DistillSettings,
-    validation: tuple[Path, str, list[Path]] | None,
+    validation: tuple[Path, ...],
     on_progress: Callable[[evaluation.Progress], None],
 ) -> tuple[dict[str, dict], list[dict]]:
     """metrics.json of the student and of zero flow, and the pairs that failed."""
-    if validation is None:
+    if not validation:
         return {}, []
-    root, split, logs = validation
-    names = tuple(log.name for log in logs)
-    metrics, failed = {}, []
+    folder, names = validation[0].parent, tuple(log.name for log in validation)
+    checkpoint, metrics, failed = str(settings.out / STUDENT), {}, []
     for method in ("student", "zero"):
         how = Settings(
-            root, split, method, checkpoint=str(settings.out / STUDENT), device=settings.device, logs=names
+            folder.parent, folder.name, method, checkpoint=checkpoint, device=settings.device, logs=names
         )
         outcome = evaluation.evaluate(how, settings.out / "evaluation" / method, on_progress=on_progress)
         metrics[method] = outcome.metrics
@@ -240,15 +250,19 @@ def _copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def _opened(out: Path, settings: DistillSettings) -> Iterator[None]:
-    """`out` as a folder of this run's own, held against other processes meanwhile, with a log of what happens."""
+    """`out` as a folder of this run's own, held against other processes meanwhile, with a log of what happens.
+
+    Nothing is left of a run that fails before it has settled what it learns from.
+    """
     if out.exists() and not out.is_dir():
         raise ZeroFlowError(f"{out} is a file; give the folder to write to")
+    made = not out.exists()
     with ExitStack() as held:
         try:
             out.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(out))
-            _claim(out, settings)
-            remove_unfinished(out, [CONFIG, STUDENT, CURVES, BEFORE_AFTER, "report.md"])
+            _check_same(out, settings)
+            remove_unfinished(out, [CONFIG, STUDENT, CURVES, BEFORE_AFTER, REPORT_FILE])
             held.enter_context(_logged(out / LOG))
         except BlockingIOError as error:
             raise ZeroFlowError(
@@ -259,41 +273,50 @@ def _opened(out: Path, settings: DistillSettings) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            _log.info("stopped: %s", error or type(error).__name__)
+            _log.info("stopped: %s", str(error) or type(error).__name__)
+            if not (out / CONFIG).exists():
+                _leave(out, made)
             raise
 
 
-def _claim(out: Path, settings: DistillSettings) -> None:
-    """Leave the settings in `out`, or compare them with those of the run that is there."""
+def _leave(out: Path, made: bool) -> None:
+    """Remove what a run that came to nothing has made. Imported logs stay: the next run would import them again."""
+    (out / LOG).unlink(missing_ok=True)
+    folders = [out / "data" / IMPORTED, *(out / "data" / IMPORTED).parents]
+    for folder in folders[: folders.index(out) + made]:
+        with suppress(OSError):  # not empty, or not there
+            folder.rmdir()
+
+
+def _check_same(out: Path, settings: DistillSettings) -> None:
     path, here = out / CONFIG, _as_plain(settings)
-    if path.exists():
-        try:
-            there = dict(json.loads(path.read_text())["settings"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
-        keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-        different = "; ".join(f"its {key} is {there.get(key)}, not {here.get(key)}" for key in keys)
-        if different:
-            raise ZeroFlowError(f"{out} holds another run ({different}); choose another --out, or remove it")
+    if not path.exists():
         return
-    with new_file(path, "w") as file:
-        json.dump({"settings": here, "version": VERSION}, file, indent=2)
+    try:
+        there = dict(json.loads(path.read_text())["settings"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    different = "; ".join(f"its {key} is {there.get(key)}, not {here.get(key)}" for key in keys)
+    if different:
+        raise ZeroFlowError(f"{out} holds another run ({different}); choose another --out, or remove it")
+
+
+def _keep(settings: DistillSettings) -> None:
+    """Leave the settings in the run's folder."""
+    with new_file(settings.out / CONFIG, "w") as file:
+        json.dump({"settings": _as_plain(settings), "version": VERSION}, file, indent=2)
         file.write("\n")
 
 
 def _as_plain(settings: DistillSettings) -> dict[str, Any]:
     """What makes a run another run; where it computes, and where its folder lies, does not."""
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value.resolve())
-        if isinstance(value, (tuple, list)):
-            return [plain(one) for one in value]
-        return value
-
     told = asdict(settings)
-    told = {**told.pop("source"), **told}
-    return {name: plain(value) for name, value in told.items() if name not in ("out", "device")}
+    told = {**told.pop("source"), **told, "val": sorted({str(log.parent.resolve()) for log in settings.val})}
+    for name in ("out", "device"):
+        del told[name]
+    return json.loads(json.dumps(told, default=lambda path: str(path.resolve())))  # as a file gives it back
 
 
 @contextmanager
@@ -312,7 +335,7 @@ def _threads_kept() -> Iterator[None]:
 def _logged(path: Path) -> Iterator[None]:
     """What this package's parts have to say goes to the file, and warnings to stderr as before."""
     logger = logging.getLogger("zeroflow_core")
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
     added = [handler] if logger.hasHandlers() else [handler, logging.lastResort]

@@ -7,8 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zeroflow_core.cli.distill.label import label
+from zeroflow_core.cli.distill.options import (
+    BagPath,
+    Data,
+    Deskew,
+    EgoMotion,
+    Height,
+    LogNames,
+    Odometry,
+    PairsPerLog,
+    TeacherMethod,
+    Topic,
+)
 from zeroflow_core.cli.distill.progress import Stages
-from zeroflow_core.cli.options import Device, Seed, TeacherConfiguration, check_folder
+from zeroflow_core.cli.distill.train import train
+from zeroflow_core.cli.options import Device, Seed, TeacherConfiguration
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.wording import several
@@ -19,49 +33,31 @@ if TYPE_CHECKING:
 _TOLD = 5  # failed pairs on screen; the manifest of the labels has all
 
 app = typer.Typer(name="distill", invoke_without_command=True, no_args_is_help=True, rich_markup_mode="rich")
-try:
-    from zeroflow_core.cli.distill.label import label
-
-    app.command()(label)
-except ImportError:
-    pass
-try:
-    from zeroflow_core.cli.distill.train import train
-
-    app.command()(train)
-except ImportError:
-    pass
+app.command()(label)
+app.command()(train)
 
 
 @app.callback()
 def distill(
     context: typer.Context,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the logs in sensor/<split> or lidar/<split>, as AV2's does.")
-    ] = None,
+    data: Data = None,
     split: Annotated[str, typer.Option(help="Of --data: the split to learn from.")] = "train",
-    log: Annotated[list[str] | None, typer.Option(help="Of --data: only this log; give it again for more.")] = None,
-    bag: Annotated[Path | None, typer.Option(help="A rosbag2, or a folder of them, to learn from.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Of a bag with several: its clouds.")] = None,
-    odometry: Annotated[str | None, typer.Option(help="Of a bag with several: its odometry.")] = None,
-    ego_motion: Annotated[
-        str, typer.Option(help="Of a bag: odometry, tf, kiss_icp, or auto, the first of them that it has.")
-    ] = "auto",
-    height: Annotated[
-        float | None, typer.Option(help="Of a bag's clouds' frame above the ground, metres; else estimated.")
-    ] = None,
-    deskew: Annotated[
-        bool, typer.Option("--deskew", help="Of a bag: its driver left the vehicle's motion in the clouds.")
-    ] = False,
+    log: LogNames = None,
+    bag: BagPath = None,
+    topic: Topic = None,
+    odometry: Odometry = None,
+    ego_motion: EgoMotion = "auto",
+    height: Height = None,
+    deskew: Deskew = False,
     out: Annotated[Path | None, typer.Option(help="Folder for all that comes out; an interrupted run goes on.")] = None,
     student: Annotated[
         str, typer.Option(help="1x or xl (the published sizes), small, a checkpoint, or auto: 1x on a GPU, else small.")
     ] = "auto",
     recipe: Annotated[str, typer.Option(help="How the student trains: fast, or published.")] = "fast",
     epochs: Annotated[int | None, typer.Option(min=1, help="Else as many as the recipe has.")] = None,
-    method: Annotated[str, typer.Option(help="The teacher: nsfp, or fastnsf (no labels backwards in time).")] = "nsfp",
+    method: TeacherMethod = "nsfp",
     teacher_config: TeacherConfiguration = "fast",
-    pairs_per_log: Annotated[int | None, typer.Option(min=1, help="Label only so many pairs of each log.")] = None,
+    pairs_per_log: PairsPerLog = None,
     val: Annotated[
         str | None,
         typer.Option(metavar="ROOT[:SPLIT]", help="Labelled logs to judge by; else --data's val, where labelled."),
@@ -84,8 +80,7 @@ def distill(
         return
     if out is None:
         raise ZeroFlowError("there is no folder to write to; give --out")
-    check_folder(out)
-
+    from zeroflow_core.distillation.label_sources import split_at
     from zeroflow_core.distillation.run import DistillSettings, distill, resolved
     from zeroflow_core.distillation.sources import LogSource
 
@@ -108,7 +103,7 @@ def distill(
         method=method,
         teacher_config=teacher_config,
         pairs_per_log=pairs_per_log,
-        val=None if val is None else _root_and_split(val),
+        val=split_at(val),
         device=device,
         seed=seed,
     )
@@ -130,11 +125,6 @@ def _check_alone(context: typer.Context) -> None:
     if given:
         option, stage = f"--{given[0].replace('_', '-')}", context.invoked_subcommand
         raise ZeroFlowError(f"{option} stands before {stage}; give it behind: zeroflow distill {stage} {option} …")
-
-
-def _root_and_split(val: str) -> tuple[Path, str]:
-    root, colon, split = val.rpartition(":")
-    return (Path(root), split) if colon and not Path(val).is_dir() else (Path(val), "val")
 
 
 def _complain(done: Distilled, out: Path) -> None:

@@ -43,7 +43,9 @@ def _told(stage: str, progress: Any) -> tuple[int, int | None, str]:
         bags = f" ({progress.number} of {progress.bags})" if progress.bags > 1 else ""
         return progress.done, progress.total, progress.bag.name + bags
     if stage == "label":
-        return progress.done, progress.total, f"{progress.pairs_per_s:.2f} pairs/s"
+        from zeroflow_core.cli.distill.label import note_of
+
+        return progress.done, progress.total, note_of(progress) if progress.done > progress.kept else ""
     if stage == "train":
         loss = [] if progress.loss is None else [f"loss {progress.loss:.4f}"]
         epoch = f"epoch {min(progress.epoch + 1, progress.epochs)} of {progress.epochs}"
