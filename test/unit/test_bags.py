@@ -507,6 +507,15 @@ def test_a_format_that_cannot_be_read_is_not_called_damage(tmp_path):
     assert "damaged" not in str(error.value)
 
 
+def test_mcap_of_something_else_than_ros2_is_not_called_damage(tmp_path):
+    bag = record(tmp_path / "bag", [("/p", cloud_message(POINTS, START), START)], plugin=StoragePlugin.MCAP)
+    data = (bag / "bag.mcap").read_bytes()
+    (tmp_path / "other.mcap").write_bytes(data.replace(b"ros2", b"ros1", 1))
+    with pytest.raises(ZeroFlowError, match="Profile is not ros2.*ros2 bag convert") as error:
+        Bag(tmp_path / "other.mcap")
+    assert not isinstance(error.value, DamagedBag)
+
+
 def test_no_room_to_unpack_is_not_called_damage(tmp_path, monkeypatch):
     bag = record(tmp_path / "bag", [("/p", cloud_message(POINTS, START), START)], compression=CompressionMode.FILE)
 

@@ -226,7 +226,7 @@ class Bag:
             return ZeroFlowError(
                 f"there is no room to unpack the bag {self.path} ({reason}); set TMPDIR to a folder on a larger disk"
             )
-        if "not supported" in reason or "Unsupported" in reason:
+        if any(words in reason for words in ("not supported", "Unsupported", "Profile is not")):
             return ZeroFlowError(f"the bag {self.path} cannot be read ({reason}); bring it through `ros2 bag convert`")
         return DamagedBag(
             f"the bag {self.path} cannot be read ({reason}); it is damaged or incomplete: copy it again, "
