@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,16 @@ def test_ground_and_far_points_are_not_valid(tmp_path, in_this_process):
     expected = ~pair.is_ground0 & ~far & (pair.pc0[:, 2] < 3) & (pair.pc0[:, 2] >= -3)
     assert pair.is_ground0.sum() > 100 and far.sum() > 10
     np.testing.assert_array_equal(~np.isnan(labels.read(Log(path), 0)[0][:, 0]), expected)
+
+
+def test_reading_and_writing_beside_a_gpu_change_nothing(logs, finished, tmp_path, in_this_process, monkeypatch):
+    teacher = Teacher("nsfp", QUICK, device="cpu", pairs_in_flight=3)
+    stand_in = SimpleNamespace(device="cuda", name="", label=teacher.label, label_one=teacher.label_one)
+    monkeypatch.setattr(label_work, "_teacher", lambda work: stand_in)
+    monkeypatch.setattr(label_work, "_IN_A_ROW", 2)
+    monkeypatch.setattr(stage, "chunks_of", lambda refs, processes, most: [tuple(refs)])
+    label(settings(logs, tmp_path))
+    assert label_files(tmp_path) == label_files(finished) and len(records(tmp_path)) == 10
 
 
 def test_the_manifest_says_what_the_labels_are(logs, finished):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from zeroflow_core.nsfp.config import TeacherConfig
     from zeroflow_core.nsfp.teacher import Label, Teacher
 
-_READERS_BESIDE_A_GPU = 4
-_AHEAD_OF_A_GPU = 128  # pairs; two of the teacher's batches
+# Beside a GPU: threads that read, and pairs that each reads in a row, as neighbours share a sweep. Two of the
+# teacher's batches are ahead of it.
+_READERS, _IN_A_ROW, _AHEAD = 4, 16, 128
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -107,17 +109,20 @@ class _Chunk:
 
     def run(self) -> None:
         on_gpu = self._teacher.device != "cpu"
-        threads, ahead = (_READERS_BESIDE_A_GPU, _AHEAD_OF_A_GPU) if on_gpu else (1, 1)
+        threads, in_a_row, ahead = (_READERS, _IN_A_ROW, _AHEAD) if on_gpu else (1, 1, 1)
+        rows = [self._refs[start : start + in_a_row] for start in range(0, len(self._refs), in_a_row)]
         with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
             try:
-                pairs = self._readable(_ahead(readers, self._pair, self._refs, ahead))
-                written = _ahead(writers, self._finish, self._labels(pairs), ahead)
-                for _ in written:
+                read = chain.from_iterable(_ahead(readers, self._pairs, rows, ahead // in_a_row))
+                for _ in _ahead(writers, self._finish, self._labels(self._readable(read)), ahead):
                     pass
             except BaseException:
                 for pool in (readers, writers):
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _pairs(self, refs: Sequence[PairRef]) -> list[tuple[PairRef, FramePair | str]]:
+        return [self._pair(ref) for ref in refs]
 
     def _pair(self, ref: PairRef) -> tuple[PairRef, FramePair | str]:
         """The pair, or why it can't be read."""

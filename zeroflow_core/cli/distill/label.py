@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zeroflow_core.cli.distill.progress import Stages
-from zeroflow_core.cli.options import Device, Seed, TeacherConfiguration, check_folder
+from zeroflow_core.cli.options import Device, Seed, TeacherConfiguration
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.wording import metres, several
@@ -107,7 +107,6 @@ def label(
         height=height,
         deskew=deskew,
     )
-    check_folder(out)
     with progress_bar() as progress:
         stages = Stages(progress)
         found = find_sources(source, out / "data", lambda now: stages.show("import", now))
