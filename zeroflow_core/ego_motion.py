@@ -29,7 +29,8 @@ _NO_TIMES = np.empty(0)  # for KISS-ICP, whose own deskewing knows nothing of st
 class KissOdometry:
     """Where the vehicle is, from one sweep after another.
 
-    The same sweeps give the same poses, bit for bit, on one machine: KISS-ICP runs in one thread.
+    The same sweeps give the same poses, bit for bit, in every process of a machine, as KISS-ICP runs in one thread; on
+    one with another number of cores the last digits may differ.
 
     max_range: metres; points farther away are left out
     deskew:    sweeps that carry firing times are taken for not yet compensated: the motion during a sweep is

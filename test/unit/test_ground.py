@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 from zeroflow_core.geometry import SE3
-from zeroflow_core.ground import MapRaster, estimate_ground_z, ground_rule, mark_ground, no_ground
+from zeroflow_core.ground import MapRaster, estimate_ground_z, ground_rule, ground_z_of, mark_ground, no_ground
 from zeroflow_core.pairs import Sweep
 
 
@@ -139,6 +141,27 @@ def test_ground_height_is_one_number_by_hand():
 
 def test_no_ground_height_from_nothing():
     assert estimate_ground_z(np.empty((0, 3))) is None
+    assert ground_z_of([as_sweep([]), as_sweep(np.full((500, 3), np.nan))]) is None
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_ground_height_of_a_recording_is_that_of_most_sweeps(monkeypatch, installed: bool):
+    if installed:
+        pytest.importorskip("pypatchworkpp")
+    else:
+        monkeypatch.setitem(sys.modules, "pypatchworkpp", None)
+    heights = [1.73, 1.73, 2.2, 0.5, 1.73]
+    sweeps = [as_sweep(road_with_boxes(height, seed=k)[0]) for k, height in enumerate(heights)]
+    assert ground_z_of([*sweeps, as_sweep([])]) == pytest.approx(-1.73, abs=0.05)
+
+
+def test_kerbs_and_hedges_dont_raise_the_ground_height_of_a_recording():
+    pytest.importorskip("pypatchworkpp")
+    points, _ = road_with_boxes(1.73)
+    beside = np.abs(points[:, 1]) > 6  # with something 0.6 m high on all of it, beyond what the road shows
+    points[beside, 2] += np.random.default_rng(0).uniform(0.2, 0.6, beside.sum()).astype(np.float32)
+    assert estimate_ground_z(points) > -1.6
+    assert ground_z_of([as_sweep(points)]) == pytest.approx(-1.73, abs=0.05)
 
 
 @pytest.mark.parametrize("sensor_height", [1.0, 1.73, 2.5])
