@@ -33,6 +33,7 @@ def _start(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
 
 
+@pytest.mark.timeout(2 * PATIENCE)
 def test_a_bag_becomes_a_student_though_the_command_is_killed(bag: Path, tmp_path: Path):
     out = tmp_path / "run"
     words = "--bag", bag, "--out", out, "--pairs-per-log", 2, "--epochs", 1, "--device", "cpu", "--student", "small"
