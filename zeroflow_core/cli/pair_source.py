@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zeroflow_core.datasets.av2 import Log
     from zeroflow_core.pairs import Sweep
 
+_ODOMETRY = "nav_msgs/msg/Odometry"
 _USUAL_INTERVAL_S = 0.1  # between sweeps, where nothing else is known
 _WHAT = "give the folder of an AV2 log, a rosbag2, or two clouds as .npy files"
 
@@ -54,8 +55,10 @@ def find_pair(
         ZeroFlowError: something else, something damaged, no such pair, no ego motion, or an option of another kind of
             source.
     """
+    from zeroflow_core.datasets.bags import is_bag
+
     clouds = [path for path in sources if path.suffix.lower() == ".npy"]
-    bag = None if clouds else next((path for path in sources if _is_bag(path)), None)
+    bag = None if clouds else next((path for path in sources if is_bag(path)), None)
     if bag is None and (topic is not None or odometry is not None):
         raise ZeroFlowError(f"--topic and --odometry are of a bag, and {sources[0]} is none; leave them out")
     if not clouds and interval is not None:
@@ -71,12 +74,6 @@ def find_pair(
     if bag is not None:
         return _of_bag(bag, pair or 0, topic, odometry)
     return _of_log(sources[0], pair or 0)
-
-
-def _is_bag(path: Path) -> bool:
-    if path.is_dir():
-        return any(True for name in ("metadata.yaml", "*.db3", "*.mcap") for _ in path.glob(name))
-    return path.suffix in (".db3", ".mcap")
 
 
 def _of_log(path: Path, pair: int) -> PairSource:
@@ -113,18 +110,10 @@ def _of_bag(path: Path, pair: int, topic: str | None, odometry: str | None) -> P
 
 
 def _without_pose(path: Path, pair: int) -> str:
-    from zeroflow_core.datasets.bags import ODOMETRY, Bag
-
-    with Bag(path) as bag:
-        has_odometry = ODOMETRY in bag.topics.values()
-    if not has_odometry:
-        return (
-            f"the bag {path} has no {ODOMETRY} topic, and flow over ground needs the ego motion; record odometry with "
-            "the clouds, or give two clouds that are in one frame as .npy files"
-        )
     return (
-        f"clouds {pair} and {pair + 1} of the bag {path} have no ego motion: its odometry has a gap there, or "
-        "/tf_static does not join its frame to that of the clouds; choose another --pair, or record that"
+        f"clouds {pair} and {pair + 1} of the bag {path} have no ego motion: it has neither {_ODOMETRY} nor TF around "
+        "them, or /tf_static does not join its frames to that of the clouds; choose another --pair, or let `zeroflow "
+        "convert` estimate it from the clouds and give the log that it writes"
     )
 
 
