@@ -331,11 +331,16 @@ def _threads_kept() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: when the disk is full, the next stage says so, and in a sentence."""
+
+
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """What this package's parts have to say goes to the file, and warnings to stderr as before."""
     logger = logging.getLogger("zeroflow_core")
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = logger.level
     added = [handler] if logger.hasHandlers() else [handler, logging.lastResort]
