@@ -12,14 +12,25 @@ from sensor_msgs.msg import PointCloud2, PointField
 SECOND = 1_000_000_000
 
 
-def cloud(points: np.ndarray, stamp_ns: int, frame: str = "base_link", intensity=None) -> PointCloud2:
-    """x y z (and intensity) as little-endian float32, one row."""
-    columns = points if intensity is None else np.column_stack([points, intensity])
-    names = ["x", "y", "z", "intensity"][: columns.shape[1]]
-    message = PointCloud2(height=1, width=len(points), point_step=4 * len(names), is_dense=True)
+def cloud(points: np.ndarray, stamp_ns: int, frame: str = "base_link", intensity=None, times=None) -> PointCloud2:
+    """x y z (and intensity) as little-endian float32, and t (uint32, nanoseconds) where there are times; one row."""
+    layout = [(name, "<f4") for name in ("x", "y", "z")]
+    layout += [("intensity", "<f4")] if intensity is not None else []
+    layout += [("t", "<u4")] if times is not None else []
+    packed = np.zeros(len(points), layout)
+    for name, column in zip(("x", "y", "z"), points.T, strict=True):
+        packed[name] = column
+    if intensity is not None:
+        packed["intensity"] = intensity
+    if times is not None:
+        packed["t"] = times
+    message = PointCloud2(height=1, width=len(points), point_step=packed.itemsize, is_dense=True)
     message.row_step = message.point_step * len(points)
-    message.fields = [PointField(name=n, offset=4 * k, datatype=7, count=1) for k, n in enumerate(names)]
-    message.data = array.array("B", columns.astype("<f4").tobytes())
+    message.fields = [
+        PointField(name=name, offset=4 * k, datatype=6 if name == "t" else 7, count=1)
+        for k, name in enumerate(packed.dtype.names)
+    ]
+    message.data = array.array("B", packed.tobytes())
     message.header.frame_id = frame
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
     return message
