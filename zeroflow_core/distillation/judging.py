@@ -7,8 +7,7 @@ from pathlib import Path
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels
-from zeroflow_core.distillation.pairs import PairRef
-from zeroflow_core.distillation.validation import evenly
+from zeroflow_core.distillation.pairs import PairRef, evenly
 from zeroflow_core.evaluation import av2_2023, av2_2024
 from zeroflow_core.evaluation.methods import Method, Settings, make_method
 from zeroflow_core.evaluation.tally import Tally, add

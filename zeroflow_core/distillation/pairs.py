@@ -39,8 +39,8 @@ def choose_pairs(logs: Sequence[Path], per_log: int | None = None, stride: int =
     chosen = []
     for path in logs:
         indices = range(0, len(Log(path)) - 1, stride)
-        if per_log is not None and per_log < len(indices):
-            indices = [indices[k * len(indices) // per_log] for k in range(per_log)]
+        if per_log is not None:
+            indices = evenly(indices, per_log)
         chosen += [PairRef(path, i) for i in indices]
     if not logs:
         raise ZeroFlowError("no log was given to take pairs of sweeps from")
@@ -48,6 +48,13 @@ def choose_pairs(logs: Sequence[Path], per_log: int | None = None, stride: int =
         what = f"{logs[0]} has one sweep" if len(logs) == 1 else f"the {len(logs)} logs have one sweep each"
         raise ZeroFlowError(f"there is no pair of sweeps: {what}, and flow needs two")
     return chosen
+
+
+def evenly(items: Sequence, count: int) -> list:
+    """At most `count` of the items, spread evenly over all of them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[k * len(items) // count] for k in range(count)]
 
 
 class LogPairs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.ground_choice import ground_of
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels
-from zeroflow_core.distillation.pairs import PairRef
+from zeroflow_core.distillation.pairs import PairRef, evenly
 from zeroflow_core.distillation.samples import TwoWaySample
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
@@ -69,6 +70,12 @@ class PreparedPairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def some(self, count: int) -> PreparedPairs:
+        """At most `count` of the pairs, spread evenly."""
+        fewer = copy(self)
+        fewer.pairs = evenly(self.pairs, count)
+        return fewer
 
     def __getitem__(self, k: int) -> TwoWaySample:
         """Pair number `k`.

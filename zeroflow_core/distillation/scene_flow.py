@@ -22,6 +22,8 @@ from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.student import Student
 
+_PRECISION_PAIRS = 16  # of each source, that tell whether a student can do with bfloat16
+
 
 class Item(NamedTuple):
     """A Sample as tensors."""
@@ -142,7 +144,7 @@ class SceneFlow:
                 weight.mul_(norm / torch.linalg.vector_norm(weight))
 
     def validate(self, weights: Weights) -> dict[str, float | None]:
-        student = self.as_student(weights)
+        student = self._as_student(weights)
         return {**errors_on_prepared(student, self._held_back), **errors_on_labelled(student, self._labelled)}
 
     def score(self, figures: dict[str, float | None]) -> float:
@@ -153,11 +155,20 @@ class SceneFlow:
         known = [part for part in parts if part is not None]
         return sum(known) / len(known) if known else math.inf
 
-    def as_student(self, weights: Weights) -> Student:
+    def needs_fp32(self, weights: Weights) -> bool:
+        """Whether a student with these weights gets worse on held-back pairs, by more than a millimetre, when it
+        multiplies in bfloat16. False where nothing was held back."""
+        held_back = [source.some(_PRECISION_PAIRS) for source in self._held_back]
+        full, half = (
+            errors_on_prepared(self._as_student(weights, precision), held_back) for precision in ("fp32", "bf16")
+        )
+        return any(value is not None and half[name] > value + 1e-3 for name, value in full.items())
+
+    def _as_student(self, weights: Weights, precision: str = "fp32") -> Student:
         """A student with these weights, over the whole grid."""
         model = FastFlow3D(self.config)
         model.load_state_dict({key.removeprefix("model."): value for key, value in weights.items()})
-        return Student(model, self.metadata, self._device, "fp32", "reference")
+        return Student(model, self.metadata, self._device, precision, "reference")
 
 
 def decoder_weights(model: FastFlow3D) -> list[nn.Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from dataclasses import dataclass, field
@@ -76,11 +77,10 @@ def save_state(
             "identity": json.dumps(training["identity"]),
             "progress": dict(vars(progress)),
         }
+    written = io.BytesIO()  # not straight into a file: torch's own sentence about a full disk is a riddle
+    torch.save(content, written)
     with new_file(path, "wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(str(error).splitlines()[0]) from error
+        file.write(written.getbuffer())
 
 
 def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[str, Any], Progress]:

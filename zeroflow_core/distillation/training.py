@@ -15,12 +15,11 @@ import torch
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.distillation.fitting import BEST, Fit, TrainProgress, processes
-from zeroflow_core.distillation.pairs import PairRef, choose_pairs
+from zeroflow_core.distillation.pairs import PairRef, choose_pairs, evenly
 from zeroflow_core.distillation.prepared import PreparedPairs, Source
 from zeroflow_core.distillation.recipes import Recipe
 from zeroflow_core.distillation.scene_flow import SceneFlow
 from zeroflow_core.distillation.state import Progress
-from zeroflow_core.distillation.validation import evenly
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
@@ -143,7 +142,7 @@ def _task(settings: TrainSettings, device: str) -> tuple[SceneFlow, list[PairRef
     for source in settings.sources:
         kept, back = split_pairs(labelled_pairs(source), settings.held_back)
         learned.append(PreparedPairs(source, kept, config, folder))
-        held_back.append(PreparedPairs(source, evenly(back, _VALIDATED), config, folder))
+        held_back.append(PreparedPairs(source, back, config, folder).some(_VALIDATED))
         refs += back
     recipe = settings.recipe
     labelled = [pair for pair in _pairs(settings.validation) if has_labels(Log(pair.log))]
@@ -236,4 +235,6 @@ def _workers(settings: TrainSettings, world: int) -> int:
 
 def _export(out: Path, task: SceneFlow) -> None:
     model, _ = load_model(out / BEST)
+    if task.needs_fp32(model.state_dict()):
+        task.metadata["precision"] = "fp32"
     save_model(out / STUDENT, model, task.metadata)

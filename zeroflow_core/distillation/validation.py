@@ -18,13 +18,6 @@ from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import estimate_flow, make_pair
 
 
-def evenly(items: Sequence, count: int) -> list:
-    """At most `count` of the items, spread evenly over all of them."""
-    if len(items) <= count:
-        return list(items)
-    return [items[k * len(items) // count] for k in range(count)]
-
-
 def errors_on_prepared(student: Student, sources: Sequence[PreparedPairs]) -> dict[str, float | None]:
     """By the pseudo-labels of pairs the student does not learn from, in every direction that has labels.
 
