@@ -11,9 +11,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from zeroflow_core import ego_motion
 from zeroflow_core.bench.odometry_run import as_fired
 from zeroflow_core.ego_motion import KissOdometry, deskew, relative_pose_errors
+from zeroflow_core.ego_motion.icp import new_icp
+from zeroflow_core.ego_motion.start import likely_shift
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3, interpolate
 from zeroflow_core.pairs import Sweep
@@ -126,20 +127,48 @@ def test_deskewed_by_the_estimated_motion_points_are_where_they_would_be_seen_at
     assert error.mean() < 0.03
 
 
-def test_rings_on_the_ground_that_travel_along_dont_hold_the_vehicle():
-    """A plain with posts: of the points, nine in ten are ground and look the same from everywhere."""
+def _plain(per_sweep: float, sweeps: int = 6) -> list[Sweep]:
+    """A plain with posts, for a vehicle that goes so many metres a sweep. Of the points, nine in ten are ground, and
+    look the same from everywhere, as the rings of a spinning scanner do."""
     azimuth = np.linspace(-np.pi, np.pi, 900, endpoint=False)
     radii = 1.7 / np.tan(np.radians(np.linspace(2.5, 25, 30)))
     ground = np.concatenate([np.stack([r * np.cos(azimuth), r * np.sin(azimuth), 0 * azimuth], 1) for r in radii])
-    rng = np.random.default_rng(0)
-    posts = np.column_stack([rng.uniform(-40, 40, (80, 2)), np.zeros(80)])
+    posts = np.column_stack([np.random.default_rng(0).uniform(-40, 40, (80, 2)), np.zeros(80)])
     upright = (posts[:, None] + np.linspace(0.1, 3, 40)[:, None] * [0, 0, 1]).reshape(-1, 3)
-    sweeps = [
-        Sweep(np.concatenate([ground, upright - [0.5 * k, 0, 0]]).astype(np.float32), k * STEP) for k in range(6)
-    ]
-    estimated = register(sweeps)
+    seen = [np.concatenate([ground, upright - [per_sweep * k, 0, 0]]) for k in range(sweeps)]
+    return [Sweep(points.astype(np.float32), k * STEP) for k, points in enumerate(seen)]
+
+
+def test_rings_on_the_ground_that_travel_along_dont_hold_the_vehicle():
+    estimated = register(_plain(0.5))
     for k in range(5):
         assert step(estimated, k) == pytest.approx([0.5, 0, 0], abs=0.05 if k else 0.1)
+
+
+@pytest.mark.parametrize("per_sweep", [2.9, -1.6, 4.7])
+def test_a_vehicle_that_is_fast_from_the_first_sweep_on_is_caught(per_sweep: float):
+    estimated = register(_plain(per_sweep))
+    for k in range(5):
+        assert step(estimated, k) == pytest.approx([per_sweep, 0, 0], abs=0.05 if k else 0.2)
+
+
+def test_the_likely_shift_is_that_of_what_stands_upright():
+    fast = _plain(2.9, 2)
+    np.testing.assert_array_equal(likely_shift(fast[0].points, fast[1].points, 5.0), [3.0, 0, 0])
+    np.testing.assert_array_equal(likely_shift(fast[1].points, fast[0].points, 5.0), [-3.0, 0, 0])
+    assert np.abs(likely_shift(fast[0].points, fast[1].points, 1.2)).max() <= 1.2
+
+
+def test_a_vehicle_beside_that_is_as_fast_does_not_outnumber_what_stands():
+    beside = np.random.default_rng(1).uniform([-3, 2.5, 0.2], [2, 4.5, 1.8], (30_000, 3)).astype(np.float32)
+    first, second = (np.concatenate([sweep.points, beside]) for sweep in _plain(2.9, 2))
+    np.testing.assert_array_equal(likely_shift(first, second, 5.0), [3.0, 0, 0])
+
+
+def test_without_a_hint_the_likely_shift_is_none():
+    ground = _plain(0.0, 1)[0].points[:27_000]
+    for first, second in ((ground, ground), (ground[:0], ground), (ground, ground[:0])):
+        np.testing.assert_array_equal(likely_shift(first, second, 5.0), np.zeros(3))
 
 
 def _bytes(estimated: list[SE3]) -> bytes:
@@ -243,10 +272,10 @@ def test_a_stamp_that_repeats_changes_nothing():
 def test_when_lost_the_vehicle_goes_on_and_is_found_again(monkeypatch, nonsense: float):
     """KISS-ICP says something impossible about the fifth sweep: not finite, or 50 m in a tenth of a second."""
     seen, fired = drive()
-    make, calls = ego_motion._new_icp, []
+    calls = []
 
-    def new_icp(max_range):
-        icp = make(max_range)
+    def failing_icp(max_range):
+        icp = new_icp(max_range)
         register_frame = icp.register_frame
 
         def failing(points, times):
@@ -258,7 +287,7 @@ def test_when_lost_the_vehicle_goes_on_and_is_found_again(monkeypatch, nonsense:
         icp.register_frame = failing
         return icp
 
-    monkeypatch.setattr(ego_motion, "_new_icp", new_icp)
+    monkeypatch.setattr("zeroflow_core.ego_motion.odometry.new_icp", failing_icp)
     estimated = register(fired)
     assert step(estimated, 3) == pytest.approx(step(estimated, 2), abs=0.03)
     metres, _ = relative_pose_errors(estimated, poses(seen))

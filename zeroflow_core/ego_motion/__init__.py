@@ -1,0 +1,10 @@
+"""Poses for sweeps that come without any, by KISS-ICP, and sweeps as seen at one moment.
+
+The live node and the import of recordings call the same class, so that a student meets on the robot what it
+learned from.
+"""
+
+from zeroflow_core.ego_motion.odometry import KissOdometry
+from zeroflow_core.ego_motion.uniform import deskew, relative_pose_errors
+
+__all__ = ["KissOdometry", "deskew", "relative_pose_errors"]
