@@ -4,7 +4,7 @@ The live node and the import of recordings call the same class, so that a studen
 learned from.
 """
 
-from zeroflow_core.ego_motion.odometry import KissOdometry
+from zeroflow_core.ego_motion.odometry import LONGEST_GAP_NS, KissOdometry
 from zeroflow_core.ego_motion.uniform import deskew, relative_pose_errors
 
-__all__ = ["KissOdometry", "deskew", "relative_pose_errors"]
+__all__ = ["LONGEST_GAP_NS", "KissOdometry", "deskew", "relative_pose_errors"]

@@ -12,7 +12,7 @@ from zeroflow_core.ego_motion.uniform import moved, share_of
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 
-_LONGEST_GAP_NS = 1_000_000_000  # between two sweeps; nobody knows what the vehicle did in a longer one
+LONGEST_GAP_NS = 1_000_000_000  # between two sweeps; nobody knows what the vehicle did in a longer one
 _FEWEST_POINTS = 50  # in range; fewer say nothing about where the scanner is
 _FASTEST = 100.0  # m/s; a vehicle that is faster has been lost
 _TOP_SPEED = 50.0  # m/s, up to which it is looked for at the start
@@ -59,7 +59,7 @@ class KissOdometry:
         Through sweeps that show too little (no points in range, or all of them NaN), and for a stamp that repeats,
         the vehicle goes on as it did before.
         """
-        if self._seen is not None and not 0 <= sweep.stamp_ns - self._seen.stamp_ns <= _LONGEST_GAP_NS:
+        if self._seen is not None and not 0 <= sweep.stamp_ns - self._seen.stamp_ns <= LONGEST_GAP_NS:
             self.reset()
         seen = self._look_at(sweep)
         if seen is None or (self._seen is not None and seen.moment_ns <= self._seen.moment_ns):
