@@ -103,3 +103,13 @@ def test_without_ray_it_says_what_to_install(logs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ZeroFlowError, match=r"pip install 'zeroflow_ros\[ray\]'"):
         label(settings(logs, tmp_path / "out", ray="auto", teacher_config=QUICK))
+
+
+def test_a_cluster_that_is_not_there(logs, tmp_path, monkeypatch):
+    def init(**how):
+        raise ConnectionError(f"nothing at {how['address']}\nand much more")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ZeroFlowError, match=r"^there is no Ray cluster at 'auto' \(nothing at auto\); start it, or"):
+        label(settings(logs, tmp_path / "out", ray="auto"))
