@@ -105,6 +105,24 @@ def test_points_outside_the_grid_do_not_shift_labels():
     assert losses[1] == pytest.approx(losses[0], abs=1e-5) and losses[0] > 1
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_over_the_whole_grid_a_learner_is_the_student(bf16):
+    torch.manual_seed(0)
+    learner = FlowLearner(TINY, bf16).eval()
+    draw_evenly(decoder_weights(learner.model))  # else hardly anything of the second cloud comes through
+    rng = torch.Generator().manual_seed(1)
+    clouds = [[torch.rand(50, 3, generator=rng) * 6 - 3 for _ in range(3)] for _ in range(2)]
+    items = [Item(pc0, pc1, torch.zeros(50, 3), 0.1, None) for pc0, pc1 in zip(*clouds, strict=True)]
+    with torch.no_grad():
+        answers = learner([*items, items[0]])
+        expected = learner.model(*clouds, bf16=bf16)
+        swapped = learner.model(*clouds[::-1], bf16=bf16)
+    for (flow, index), (there, rows), (other, _) in zip(answers, expected, swapped, strict=False):
+        torch.testing.assert_close(flow, there, atol=1e-2 if bf16 else 1e-5, rtol=0)
+        assert torch.equal(index, rows) and (flow - other).abs().max() > 0.05
+    torch.testing.assert_close(answers[3], answers[0], atol=1e-2 if bf16 else 1e-5, rtol=0)
+
+
 def test_a_learner_has_the_published_keys():
     keys = FlowLearner(TINY, bf16=False).state_dict().keys()
     assert "model.embedder.feature_net.pfn_layers.0.0.weight" in keys and "model.head.decoder.2.bias" in keys

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ import torch
 from training_cases import make_source
 
 DRIVER = Path(__file__).with_name("train_driver.py")
+STEPS = [str(step) for step in range(1, 49)]
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +24,18 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def _environment(repository: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+@pytest.fixture
+def drive(root, repository):
+    """Runs the driver with a plan and a folder; gives what it says."""
 
+    def run(plan: str, folder: Path, *under: str) -> list[str]:
+        environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *under, str(DRIVER), plan, str(root), str(folder)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+        return done.stdout.splitlines()
 
-def _start(repository: Path, *arguments: object, under: tuple[str, ...] = ()) -> subprocess.Popen:
-    command = [sys.executable, *under, str(DRIVER), *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=_environment(repository), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def _finish(process: subprocess.Popen) -> str:
-    text, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, text[-3000:]
-    return text
+    return run
 
 
 def _rows(out: Path) -> list[tuple[str, ...]]:
@@ -48,44 +43,19 @@ def _rows(out: Path) -> list[tuple[str, ...]]:
         return [(row["step"], row["epoch"], row["loss"], row["learning_rate"]) for row in csv.DictReader(file)]
 
 
-def _is_step(line: str) -> bool:
-    return line.split()[:1] != [] and line.split()[0].isdigit()
-
-
-def _content(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
-
-
 def _same(one: Path, other: Path) -> None:
-    first, second = _content(one), _content(other)
+    first, second = (torch.load(path, weights_only=True) for path in (one, other))
     parts = [(first["state_dict"], second["state_dict"])]
-    for one_state, other_state in zip(first["optimizer_states"], second["optimizer_states"], strict=True):
-        parts += [(one_state["state"][key], other_state["state"][key]) for key in one_state["state"]]
+    for mine, theirs in zip(first["optimizer_states"], second["optimizer_states"], strict=True):
+        parts += [(mine["state"][key], theirs["state"][key]) for key in mine["state"]]
     for mine, theirs in parts:
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
-def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(root, tmp_path, repository):
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(drive, tmp_path):
+    drive("killed", tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    _finish(_start(repository, root, whole, 60, 0))
-    steps = len(_rows(whole))
-    assert steps == 48
-    rng, last = random.Random(7), 0
-    for _ in range(5):
-        process = _start(repository, root, killed, 0.05, 1)
-        more = rng.randint(1, 9)
-        seen = 0
-        for line in filter(_is_step, process.stdout):
-            seen += 1
-            if seen > more:
-                break
-            last = max(last, int(line.split()[0]))
-        assert process.poll() is None, "it ended before it was killed"
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert 0 < last < steps, "the kills were not in the middle"
-    _finish(_start(repository, root, killed, 60, 0))
+    assert [row[0] for row in _rows(whole)] == STEPS
     assert _rows(killed) == _rows(whole)
     for name in ("last.ckpt", "best.ckpt"):
         _same(killed / name, whole / name)
@@ -93,26 +63,16 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(root, tmp_path, 
     assert not [path.name for path in killed.iterdir() if path.name.startswith(".")]
 
 
-def test_two_processes_train_together(root, tmp_path, repository):
-    """Ranks agree, only the first one writes, and an interrupted training goes on as it would have."""
+def test_two_processes_train_together(drive, tmp_path):
+    """Both have the same student, only the first one writes and tells, and killed together they go on exactly."""
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    under = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    text = _finish(_start(repository, root, whole, 60, 0, under=under))
-    assert len(_rows(whole)) == 48 and [int(row[0]) for row in _rows(whole)] == list(range(1, 49))
-    lines = text.splitlines()
-    assert sum(line.startswith("48 validating") for line in lines) == 1, "only the first one tells"
-    digests = {line.split()[1]: line.split()[2] for line in lines if line.startswith("digest ")}
-    assert digests.keys() == {"0", "1"} and digests["0"] == digests["1"], "both have the same student"
-    process = _start(repository, root, halved, 0, 0, under=under)
-    for line in process.stdout:
-        if line.startswith("20 "):
-            break
-    process.send_signal(signal.SIGTERM)  # torchrun ends its processes
-    process.communicate(timeout=60)
-    assert process.returncode != 0 and 20 <= len(_rows(halved)) < 48
-    _finish(_start(repository, root, halved, 60, 0, under=under))
+    said = drive("whole", whole, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert [row[0] for row in _rows(whole)] == STEPS
+    assert said.count("validating 48") == 1
+    digests = sorted(line.split()[1:] for line in said if line.startswith("digest "))
+    assert [rank for rank, _ in digests] == ["0", "1"] and digests[0][1] == digests[1][1]
+    said = drive("halved", halved)
     assert _rows(halved) == _rows(whole)
     _same(halved / "last.ckpt", whole / "last.ckpt")
-    alone = _start(repository, root, whole, 60, 0)
-    text, _ = alone.communicate(timeout=60)
-    assert alone.returncode != 0 and "its processes is 2, not 1" in text
+    (refused,) = [line for line in said if line.startswith("refused: ")]
+    assert "its processes is 2, not 1" in refused
