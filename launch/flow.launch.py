@@ -30,6 +30,8 @@ PARAMETERS = {
     "streaming": "what is kept of the cloud before: none, or anchored (its encoding, on a grid that stands still)",
     "flow_target": "whose points get a velocity: current (the newest cloud) or previous",
     "ego_motion": "where the vehicle's motion comes from: auto, odom, tf, kiss_icp (the clouds) or none",
+    "odom_frame": "the fixed frame, when poses come from transforms",
+    "base_frame": "the vehicle frame, when poses come from transforms or clouds",
     "deskew": "true compensates clouds for the vehicle's motion during a sweep, where the driver doesn't",
     "ground": "how ground is left out: auto, patchwork or none",
     "z_offset": "metres added to z for the student, so that the ground lies where it lay in training",

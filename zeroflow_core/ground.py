@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.pairs import Sweep
 
 GroundRule = Callable[[Sweep], np.ndarray]
@@ -97,8 +98,12 @@ class Patchwork:
     """
 
     def __call__(self, sweep: Sweep) -> np.ndarray:
-        import pypatchworkpp
-
+        try:
+            import pypatchworkpp
+        except ImportError as error:
+            raise ZeroFlowError(
+                f"Patchwork++ can't be loaded ({error}): pip install pypatchworkpp, or choose another ground rule"
+            ) from error
         is_ground = np.zeros(len(sweep), dtype=bool)
         finite = np.flatnonzero(np.isfinite(sweep.points).all(axis=1))
         if len(finite) == 0:

@@ -78,7 +78,9 @@ def test_the_launch_command_says_what_the_recording_said(tmp_path: Path):
     command = f"ros2 launch zeroflow_ros flow.launch.py checkpoint:={student}"
     assert launch_command(student, None) == command
     kiss = launch_command(student, RECORDING)
-    assert kiss == f"{command} points:=/ouster/points ego_motion:=kiss_icp z_offset:=1.47"
+    assert kiss == f"{command} points:=/ouster/points ego_motion:=kiss_icp base_frame:=os z_offset:=1.47"
+    moved = replace(RECORDING, ego_motion="tf", vehicle_frame="base_link", world_frame="map", z_offset=0.0)
+    assert launch_command(student, moved) == f"{command} points:=/ouster/points ego_motion:=tf odom_frame:=map"
     other = replace(RECORDING, ego_motion="odometry", odometry="/odom", deskewed=True, z_offset=0.0)
     given = "points:=/ouster/points odom:=/odom ego_motion:=odom deskew:=true"
     assert launch_command(student, other) == f"{command} {given}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zeroflow_core.datasets.recording import Recording
 
+_BASE_FRAME, _ODOM_FRAME = "base_link", "odom"  # the node's own, unless it is told others
 _EGO_MOTION = {"odometry": "odom", "tf": "tf", "kiss_icp": "kiss_icp"}  # as the node calls it
 
 
@@ -21,6 +22,10 @@ def launch_command(checkpoint: Path, recording: Recording | None) -> str:
         if recording.odometry is not None:
             arguments["odom"] = recording.odometry
         arguments["ego_motion"] = _EGO_MOTION[recording.ego_motion]
+        if recording.ego_motion != "odometry" and recording.vehicle_frame != _BASE_FRAME:
+            arguments["base_frame"] = recording.vehicle_frame
+        if recording.ego_motion == "tf" and recording.world_frame != _ODOM_FRAME:
+            arguments["odom_frame"] = recording.world_frame
         if recording.deskewed:
             arguments["deskew"] = "true"
         if recording.z_offset:

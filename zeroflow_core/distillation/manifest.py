@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import zeroflow_paper
 from zeroflow_core.evaluation.journal import Journal, Record
 from zeroflow_core.evaluation.tally import Tally, add, mean
@@ -85,10 +85,8 @@ class LabelFolder:
                     )
                 there = {"configuration": here, "logs": {}}
             if there["configuration"] != here:
-                differences = _differences(there["configuration"], here)
-                raise ZeroFlowError(
-                    f"{self.out} holds other labels ({differences}); choose another --out, or remove it"
-                )
+                why = differences(there["configuration"], here)
+                raise ZeroFlowError(f"{self.out} holds other labels ({why}); choose another --out, or remove it")
             for name, log in logs.items():
                 before = there["logs"].get(name, log)["sweeps"]
                 if before != log["sweeps"]:
@@ -220,8 +218,3 @@ def _versions() -> dict[str, str]:
 def _plain(data: dict[str, Any]) -> dict[str, Any]:
     """As a file gives it back, where no tuples are."""
     return json.loads(json.dumps(data))
-
-
-def _differences(there: dict, here: dict) -> str:
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    return "; ".join(f"its {key} is {there.get(key)}, not {here.get(key)}" for key in keys)

@@ -27,7 +27,7 @@ from zeroflow_core.distillation.report import REPORT as REPORT_FILE
 from zeroflow_core.distillation.report import Facts, write_report
 from zeroflow_core.distillation.sources import IMPORTED, LogSource, find_sources
 from zeroflow_core.distillation.training import Trained, TrainSettings, train
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import run as evaluation
 from zeroflow_core.evaluation.methods import Settings
 from zeroflow_core.evaluation.truth import has_labels
@@ -296,10 +296,10 @@ def _check_same(out: Path, settings: DistillSettings) -> None:
         there = dict(json.loads(path.read_text())["settings"])
     except (ValueError, TypeError, KeyError) as error:
         raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    different = "; ".join(f"its {key} is {there.get(key)}, not {here.get(key)}" for key in keys)
-    if different:
-        raise ZeroFlowError(f"{out} holds another run ({different}); choose another --out, or remove it")
+    if there != here:
+        raise ZeroFlowError(
+            f"{out} holds another run ({differences(there, here)}); choose another --out, or remove it"
+        )
 
 
 def _keep(settings: DistillSettings) -> None:

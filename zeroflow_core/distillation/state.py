@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from zeroflow_core.distillation.task import Weights
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.fastflow3d.checkpoint import FORMAT_VERSION
 from zeroflow_core.files import new_file
 
@@ -102,19 +102,8 @@ def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[
     here = json.loads(json.dumps(identity))
     if there != here:
         raise ZeroFlowError(
-            f"{path} belongs to another training ({'; '.join(_differences(there, here))}); choose another --out, or "
+            f"{path} belongs to another training ({differences(there, here)}); choose another --out, or "
             "remove it to start afresh"
         )
     states = {"student": training["student"], "average": training["average"]}
     return states | {"optimiser": content["optimizer_states"][0]}, progress
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key in {**there, **here}:
-        old, new = there.get(key), here.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            found.append(f"its {prefix}{key} is {old}, not {new}")
-    return found

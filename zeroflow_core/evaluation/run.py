@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zeroflow_core.datasets.av2 import Log, find_split
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import av2_2023, worst
 from zeroflow_core.evaluation.journal import Journal, Record
 from zeroflow_core.evaluation.methods import Method, Settings, digest, make_method
@@ -348,10 +348,5 @@ def _claim(out: Path, here: dict) -> None:
         raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
     if there != here:
         raise ZeroFlowError(
-            f"{out} holds another run ({_differences(there, here)}); choose another --out, or remove it"
+            f"{out} holds another run ({differences(there, here)}); choose another --out, or remove it"
         )
-
-
-def _differences(there: dict, here: dict) -> str:
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    return "; ".join(f"its {key} is {there.get(key)}, not {here.get(key)}" for key in keys)

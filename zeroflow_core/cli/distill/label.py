@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zeroflow_core.cli.distill.options import (
+    BagPath,
+    Data,
+    Deskew,
+    EgoMotion,
+    Height,
+    LogNames,
+    Odometry,
+    PairsPerLog,
+    TeacherMethod,
+    Topic,
+)
 from zeroflow_core.cli.distill.progress import Stages
 from zeroflow_core.cli.options import Device, Seed, TeacherConfiguration
 from zeroflow_core.cli.progress import progress_bar
@@ -32,27 +44,19 @@ def _shard(argument: str) -> tuple[int, int]:
 
 def label(
     out: Annotated[Path, typer.Option(help="Folder for the labels; an interrupted run in it goes on.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder that holds the logs in sensor/<split> or lidar/<split>, as AV2's does.")
-    ] = None,
+    data: Data = None,
     split: Annotated[str, typer.Option(help="Of --data; the labels' folder is called after it.")] = "train",
-    log: Annotated[list[str] | None, typer.Option(help="Of --data: only this log; give it again for more.")] = None,
+    log: LogNames = None,
     logs: Annotated[
         Path | None, typer.Option(help="Of --data: only the logs that this file names, one a line.")
     ] = None,
-    bag: Annotated[Path | None, typer.Option(help="A rosbag2, or a folder of them; imported into OUT/data.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Of a bag with several: its clouds.")] = None,
-    odometry: Annotated[str | None, typer.Option(help="Of a bag with several: its odometry.")] = None,
-    ego_motion: Annotated[
-        str, typer.Option(help="Of a bag: odometry, tf, kiss_icp, or auto, the first of them that it has.")
-    ] = "auto",
-    height: Annotated[
-        float | None, typer.Option(help="Of a bag's clouds' frame above the ground, metres; else estimated.")
-    ] = None,
-    deskew: Annotated[
-        bool, typer.Option("--deskew", help="Of a bag: its driver left the vehicle's motion in the clouds.")
-    ] = False,
-    method: Annotated[str, typer.Option(help="The teacher: nsfp, or fastnsf (no labels backwards in time).")] = "nsfp",
+    bag: BagPath = None,
+    topic: Topic = None,
+    odometry: Odometry = None,
+    ego_motion: EgoMotion = "auto",
+    height: Height = None,
+    deskew: Deskew = False,
+    method: TeacherMethod = "nsfp",
     teacher_config: TeacherConfiguration = "fast",
     ground: Annotated[
         str,
@@ -61,7 +65,7 @@ def label(
             "else patchwork."
         ),
     ] = "auto",
-    pairs_per_log: Annotated[int | None, typer.Option(min=1, help="Label only so many pairs of each log.")] = None,
+    pairs_per_log: PairsPerLog = None,
     shard: Annotated[
         str,
         typer.Option(

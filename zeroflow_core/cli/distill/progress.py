@@ -49,7 +49,7 @@ def _told(stage: str, progress: Any) -> tuple[int, int | None, str]:
     if stage == "train":
         loss = [] if progress.loss is None else [f"loss {progress.loss:.4f}"]
         epoch = f"epoch {min(progress.epoch + 1, progress.epochs)} of {progress.epochs}"
-        note = [progress.note] if progress.note else []
+        note = [progress.note or f"data wait {progress.wait_share:.0%}"]
         return progress.step, progress.steps, ", ".join([epoch, *loss, *note])
     if stage == "evaluate":
         errors = [] if progress.three_way_epe is None else [f"three-way {progress.three_way_epe:.4f} m"]
