@@ -426,11 +426,13 @@ def test_logs_of_one_name_are_refused(logs, tmp_path):
 def test_which_pairs_are_chosen(logs, tmp_path):
     assert choose_pairs(logs[:1]) == [PairRef(logs[0], i) for i in range(5)]
     assert [ref.index for ref in choose_pairs(logs, per_log=2)] == [0, 2, 0, 2]
-    assert [ref.index for ref in choose_pairs(logs[:1], stride=2)] == [0, 2, 4]
     single = make_logs(tmp_path, 1, 1)
     assert choose_pairs((*single, *logs)) == choose_pairs(logs)
     with pytest.raises(ZeroFlowError, match="no pair of sweeps: .* has one sweep"):
         choose_pairs(single)
+    (gap,) = make_logs(tmp_path / "gap", 1, 5)
+    sorted((gap / "sensors" / "lidar").iterdir())[2].unlink()
+    assert [ref.index for ref in choose_pairs([gap])] == [0, 2], "the sweeps beside a missing one are no pair"
 
 
 # --- the command --------------------------------------------------------------------------------------------

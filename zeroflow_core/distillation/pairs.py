@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.ground_choice import ground_of
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import FramePair, Sweep, make_pair
+
+_LONGEST = 1.5  # times the usual interval of a log
 
 
 @dataclass(frozen=True, order=True)
@@ -24,21 +28,20 @@ class PairRef:
     index: int
 
 
-def choose_pairs(logs: Sequence[Path], per_log: int | None = None, stride: int = 1) -> list[PairRef]:
-    """Pairs of consecutive sweeps, log by log and in the order of time. Logs of one sweep give none.
+def choose_pairs(logs: Sequence[Path], per_log: int | None = None) -> list[PairRef]:
+    """Pairs of consecutive sweeps, log by log and in the order of time. Logs of one sweep give none. Two sweeps that
+    are further apart than is usual in their log, as one between them is missing, are no pair.
 
     per_log: at most so many of each log, spread evenly over it
-    stride:  from one pair of a log to the next, in sweeps
 
     Raises:
         ZeroFlowError: no pair at all, an unusable number, or something that is no log.
     """
-    for name, number in (("pairs per log", per_log), ("stride", stride)):
-        if number is not None and number < 1:
-            raise ZeroFlowError(f"the {name} can't be {number}; give 1 or more")
+    if per_log is not None and per_log < 1:
+        raise ZeroFlowError(f"the pairs per log can't be {per_log}; give 1 or more")
     chosen = []
     for path in logs:
-        indices = range(0, len(Log(path)) - 1, stride)
+        indices = _close_together(Log(path).stamps_ns)
         if per_log is not None:
             indices = evenly(indices, per_log)
         chosen += [PairRef(path, i) for i in indices]
@@ -48,6 +51,12 @@ def choose_pairs(logs: Sequence[Path], per_log: int | None = None, stride: int =
         what = f"{logs[0]} has one sweep" if len(logs) == 1 else f"the {len(logs)} logs have one sweep each"
         raise ZeroFlowError(f"there is no pair of sweeps: {what}, and flow needs two")
     return chosen
+
+
+def _close_together(stamps_ns: np.ndarray) -> list[int]:
+    """Indices of the sweeps that the next one follows at about the usual interval."""
+    intervals = np.diff(stamps_ns)
+    return np.flatnonzero(intervals <= _LONGEST * np.median(intervals)).tolist() if len(intervals) else []
 
 
 def evenly(items: Sequence, count: int) -> list:
