@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import sys
 from dataclasses import replace
@@ -460,13 +461,22 @@ def test_a_full_disk_leaves_the_last_checkpoint(settings, monkeypatch, when):
             train(settings)
     before = (settings.out / "last.ckpt").read_bytes()
 
-    def full(*arguments):
-        if when == "while writing":
-            arguments[1].write(b"half of it")
+    class FullDisk(io.FileIO):
+        def write(self, content):
+            super().write(bytes(content)[:9])
+            raise OSError(28, "No space left on device")
+
+    def open_file(path, mode, **how):
+        return FullDisk(path, mode) if "last.ckpt" in str(path) else open(path, mode, **how)
+
+    def no_room(*paths):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*(("torch.save", full) if when == "while writing" else ("zeroflow_core.files.os.replace", full)))
+        if when == "while writing":
+            patch.setattr("zeroflow_core.files.open", open_file, raising=False)
+        else:
+            patch.setattr("zeroflow_core.files.os.replace", no_room)
         with pytest.raises(ZeroFlowError, match="cannot write .*: No space left on device"):
             train(settings)
     assert (settings.out / "last.ckpt").read_bytes() == before
