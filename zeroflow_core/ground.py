@@ -95,6 +95,9 @@ class Patchwork:
 
     Patchwork++ expects the scanner at the origin; here the cloud is shifted so that its own ground lies
     where Patchwork++ looks for it, whatever frame and mounting height the cloud comes in.
+
+    Raises:
+        ZeroFlowError: the package pypatchworkpp can't be loaded.
     """
 
     def __call__(self, sweep: Sweep) -> np.ndarray:
@@ -154,7 +157,7 @@ def ground_z_of(sweeps: Iterable[Sweep]) -> float | None:
 def _ground_z(sweep: Sweep) -> float | None:
     try:
         is_ground = Patchwork()(sweep)
-    except ImportError:
+    except ZeroFlowError:  # it is not installed
         return estimate_ground_z(sweep.points)
     ground = sweep.points[is_ground]
     distance = np.hypot(ground[:, 0], ground[:, 1])
