@@ -331,6 +331,17 @@ def test_learning_rates_are_the_schedule_s(settings):
     assert [group["rate"] for group in content] == [1.0, 0.3]
 
 
+def test_the_decoder_keeps_the_norms_it_was_drawn_with(settings, tmp_path):
+    norms = []
+    for rate in (1e-12, 1e-2):
+        out = tmp_path / str(rate)
+        train(replace(settings, out=out, recipe=quick(epochs=1, learning_rate=rate, decoder_norms=True, ema=None)))
+        weights = _weights(out / "last.ckpt")
+        decoder = [value for key, value in weights.items() if ".decoder_step" in key and value.ndim == 4]
+        norms.append([float(value.norm()) for value in decoder])
+    assert len(norms[0]) == 9 and norms[1] == pytest.approx(norms[0], rel=1e-5)
+
+
 def _gradients(settings, monkeypatch, micro_batch: int | None, **changes) -> tuple[dict[str, torch.Tensor], float]:
     """Of the first step, with norms that do not look at the batch."""
     found = {}
