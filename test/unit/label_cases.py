@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from zeroflow_core.datasets.av2_writer import write_log
-from zeroflow_core.distillation.label import LabelSettings
+from zeroflow_core.distillation.labelling.label import LabelSettings
 from zeroflow_core.geometry import SE3
 from zeroflow_core.nsfp.config import TeacherConfig
 from zeroflow_core.pairs import Sweep
@@ -62,7 +62,7 @@ def dies_at_three(work, refs, report) -> None:
 
 
 def dying(work, chunk) -> list[dict]:
-    """dies_at_three in the form of label_ray's task."""
+    """dies_at_three in the form of ray_cluster's task."""
     records: list[dict] = []
     dies_at_three(work, chunk, records.append)
     return records

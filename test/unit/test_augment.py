@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training_cases import BEAMS, STEP, make_world, off_surface, pose
 
-from zeroflow_core.distillation.augment import (
+from zeroflow_core.distillation.training.augment import (
     NO_AUGMENTATION,
     Augmentation,
     augment,
@@ -17,7 +17,7 @@ from zeroflow_core.distillation.augment import (
     move,
     scale,
 )
-from zeroflow_core.distillation.samples import Sample, TwoWaySample
+from zeroflow_core.distillation.training.samples import Sample, TwoWaySample
 from zeroflow_core.geometry import SE3
 
 EXACT = 5e-5  # metres, what float32 leaves over

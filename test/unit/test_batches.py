@@ -10,12 +10,12 @@ import pytest
 import torch
 from training_cases import TINY, make_source, off_surface, quick
 
-from zeroflow_core.distillation.augment import NO_AUGMENTATION, Augmentation
-from zeroflow_core.distillation.batches import Batches, Order, Samples, Visit
 from zeroflow_core.distillation.pairs import choose_pairs
-from zeroflow_core.distillation.prepared import PreparedPairs
-from zeroflow_core.distillation.samples import Sample, cut_window, window_config
-from zeroflow_core.distillation.scene_flow import FlowLearner, Item
+from zeroflow_core.distillation.training.augment import NO_AUGMENTATION, Augmentation
+from zeroflow_core.distillation.training.batches import Batches, Order, Samples, Visit
+from zeroflow_core.distillation.training.prepared import PreparedPairs
+from zeroflow_core.distillation.training.samples import Sample, cut_window, window_config
+from zeroflow_core.distillation.training.scene_flow import FlowLearner, Item
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import ONE_X, SMALL, XL, FastFlow3DConfig
 

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from zeroflow_core import load_student
 from zeroflow_core.cli import main
-from zeroflow_core.distillation import fitting, training
-from zeroflow_core.distillation.label_sources import source_of, split_at
-from zeroflow_core.distillation.training import TrainSettings
+from zeroflow_core.distillation.training import fitting
+from zeroflow_core.distillation.training import train as training
+from zeroflow_core.distillation.training.label_sources import source_of, split_at
+from zeroflow_core.distillation.training.train import TrainSettings
 from zeroflow_core.errors import ZeroFlowError
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from zeroflow_core.datasets.av2_writer import new_log
 from zeroflow_core.datasets.recording import Recording
-from zeroflow_core.distillation.recipes import recipe
 from zeroflow_core.distillation.report import Facts, write_report
 from zeroflow_core.distillation.sources import LogSource
-from zeroflow_core.distillation.training import Trained
+from zeroflow_core.distillation.training.recipes import recipe
+from zeroflow_core.distillation.training.train import Trained
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 

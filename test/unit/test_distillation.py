@@ -7,8 +7,8 @@ from rich.console import Console
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation import interim
-from zeroflow_core.distillation.losses import speed_weight, weighted_epe
-from zeroflow_core.distillation.scene_flow import FlowLearner
+from zeroflow_core.distillation.training.losses import speed_weight, weighted_epe
+from zeroflow_core.distillation.training.scene_flow import FlowLearner
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.fastflow3d.config import SMALL
 from zeroflow_core.ground import Patchwork

@@ -23,11 +23,11 @@ from zeroflow_core import workers
 from zeroflow_core.cli.main import app
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels, find_pseudo_labels
-from zeroflow_core.distillation import label as stage
-from zeroflow_core.distillation import label_work
-from zeroflow_core.distillation.chunks import Deaths
-from zeroflow_core.distillation.label import label
-from zeroflow_core.distillation.label_errors import reverse_truth
+from zeroflow_core.distillation.labelling import label as stage
+from zeroflow_core.distillation.labelling import work as label_work
+from zeroflow_core.distillation.labelling.chunks import Deaths
+from zeroflow_core.distillation.labelling.errors import reverse_truth
+from zeroflow_core.distillation.labelling.label import label
 from zeroflow_core.distillation.pairs import LogPairs, PairRef, choose_pairs
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import read_truth
@@ -213,7 +213,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from label_cases import settings
-from zeroflow_core.distillation.label import label
+from zeroflow_core.distillation.labelling.label import label
 label(settings(tuple(map(Path, sys.argv[3:])), Path(sys.argv[2])), lambda now: print(now.done, flush=True))
 """
 
@@ -275,7 +275,7 @@ def test_the_fatal_pair_of_a_chunk_is_found():
 
 def test_workers_that_all_die_end_the_run(logs, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "label_chunk", dies)
-    monkeypatch.setattr("zeroflow_core.distillation.chunks._DEATHS_IN_A_ROW", 2)
+    monkeypatch.setattr("zeroflow_core.distillation.labelling.chunks._DEATHS_IN_A_ROW", 2)
     with pytest.raises(ZeroFlowError, match="3 processes ended .*exit code 7"):
         label(settings(logs, tmp_path))
     assert label_files(tmp_path) == {}

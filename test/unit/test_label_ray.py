@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from label_cases import QUICK, dying, inline, label_files, make_logs, settings
 
-from zeroflow_core.distillation import label as stage
-from zeroflow_core.distillation import label_ray
-from zeroflow_core.distillation.label import label
+from zeroflow_core.distillation.labelling import label as stage
+from zeroflow_core.distillation.labelling import ray_cluster as label_ray
+from zeroflow_core.distillation.labelling.label import label
 from zeroflow_core.errors import ZeroFlowError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: it comes with the extra 'ray'")

@@ -13,9 +13,9 @@ from training_cases import BEAMS, TINY, make_source, off_surface, pose, write_pa
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import label_folders
-from zeroflow_core.distillation import prepared as module
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs
-from zeroflow_core.distillation.prepared import PreparedPairs, Source
+from zeroflow_core.distillation.training import prepared as module
+from zeroflow_core.distillation.training.prepared import PreparedPairs, Source
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.pairs import Sweep
 

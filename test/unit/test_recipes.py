@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from zeroflow_core.distillation.augment import NO_AUGMENTATION, Augmentation
-from zeroflow_core.distillation.recipes import RECIPES, recipe
+from zeroflow_core.distillation.training.augment import NO_AUGMENTATION, Augmentation
+from zeroflow_core.distillation.training.recipes import RECIPES, recipe
 from zeroflow_core.errors import ZeroFlowError
 
 

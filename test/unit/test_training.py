@@ -16,14 +16,14 @@ from training_cases import STEP, TINY, make_source, quick, tiny_student
 
 from zeroflow_core import load_student
 from zeroflow_core.datasets.pseudo_labels import label_folders
-from zeroflow_core.distillation import fitting
-from zeroflow_core.distillation.augment import NO_AUGMENTATION
-from zeroflow_core.distillation.fitting import Average
 from zeroflow_core.distillation.pairs import PairRef
-from zeroflow_core.distillation.prepared import PreparedPairs
-from zeroflow_core.distillation.scene_flow import SceneFlow
-from zeroflow_core.distillation.state import Progress, load_state, save_state
-from zeroflow_core.distillation.training import TrainSettings, labelled_pairs, split_pairs, train
+from zeroflow_core.distillation.training import fitting
+from zeroflow_core.distillation.training.augment import NO_AUGMENTATION
+from zeroflow_core.distillation.training.fitting import Average
+from zeroflow_core.distillation.training.prepared import PreparedPairs
+from zeroflow_core.distillation.training.scene_flow import SceneFlow
+from zeroflow_core.distillation.training.state import Progress, load_state, save_state
+from zeroflow_core.distillation.training.train import TrainSettings, labelled_pairs, split_pairs, train
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.methods import Settings
 from zeroflow_core.evaluation.run import evaluate

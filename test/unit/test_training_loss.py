@@ -8,8 +8,8 @@ import pytest
 import torch
 from training_cases import TINY, quick
 
-from zeroflow_core.distillation.losses import point_weights, weighted_epe
-from zeroflow_core.distillation.scene_flow import FlowLearner, Item, SceneFlow, decoder_weights, draw_evenly
+from zeroflow_core.distillation.training.losses import point_weights, weighted_epe
+from zeroflow_core.distillation.training.scene_flow import FlowLearner, Item, SceneFlow, decoder_weights, draw_evenly
 
 SPEEDS = [0.0, 0.4, 0.5, 0.7, 1.0, 60.0]  # m/s
 

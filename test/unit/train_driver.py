@@ -20,9 +20,9 @@ from pathlib import Path
 from training_cases import TINY, quick
 
 from zeroflow_core.datasets.pseudo_labels import label_folders
-from zeroflow_core.distillation import fitting
-from zeroflow_core.distillation.prepared import Source
-from zeroflow_core.distillation.training import TrainSettings, train
+from zeroflow_core.distillation.training import fitting
+from zeroflow_core.distillation.training.prepared import Source
+from zeroflow_core.distillation.training.train import TrainSettings, train
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import SIZES
 

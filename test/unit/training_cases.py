@@ -11,9 +11,9 @@ from scipy.spatial import cKDTree
 from zeroflow_core.datasets.av2_writer import new_log
 from zeroflow_core.datasets.pseudo_labels import label_folders
 from zeroflow_core.datasets.stored_flow import write_stored_flow
-from zeroflow_core.distillation.prepared import Source
-from zeroflow_core.distillation.recipes import Recipe, recipe
-from zeroflow_core.distillation.samples import Sample
+from zeroflow_core.distillation.training.prepared import Source
+from zeroflow_core.distillation.training.recipes import Recipe, recipe
+from zeroflow_core.distillation.training.samples import Sample
 from zeroflow_core.fastflow3d import config as sizes
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.geometry import SE3

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from zeroflow_core.bench.loader import loader
 from zeroflow_core.bench.odometry import odometry
 from zeroflow_core.bench.realism import realism
 from zeroflow_core.bench.simulation import simulation
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(loader)
 app.command()(odometry)
 app.command()(realism)
 app.command()(simulation)

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zeroflow_core.datasets.av2 import Log
-from zeroflow_core.distillation.losses import speed_weight, weighted_epe
-from zeroflow_core.distillation.samples import window_config
-from zeroflow_core.distillation.scene_flow import FlowLearner, decoder_weights, draw_evenly
+from zeroflow_core.distillation.training.losses import speed_weight, weighted_epe
+from zeroflow_core.distillation.training.samples import window_config
+from zeroflow_core.distillation.training.scene_flow import FlowLearner, decoder_weights, draw_evenly
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.fastflow3d.checkpoint import save_model
 from zeroflow_core.fastflow3d.config import SMALL, FastFlow3DConfig

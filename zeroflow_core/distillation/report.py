@@ -9,9 +9,9 @@ from typing import Any
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.recording import Recording
-from zeroflow_core.distillation.recipes import Recipe
 from zeroflow_core.distillation.sources import LogSource
-from zeroflow_core.distillation.training import Trained
+from zeroflow_core.distillation.training.recipes import Recipe
+from zeroflow_core.distillation.training.train import Trained
 from zeroflow_core.evaluation.wording import count, duration, metres, ratio, several, share
 from zeroflow_core.files import new_file
 

@@ -18,15 +18,15 @@ from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.datasets.recording import read_recording
 from zeroflow_core.devices import choose_device
 from zeroflow_core.distillation.judging import judge_held_back
-from zeroflow_core.distillation.label import Labelled, LabelSettings, label
-from zeroflow_core.distillation.label_sources import source_of
+from zeroflow_core.distillation.labelling.label import Labelled, LabelSettings, label
 from zeroflow_core.distillation.launching import launch_command
 from zeroflow_core.distillation.pictures import draw_before_after, draw_training
-from zeroflow_core.distillation.recipes import recipe
 from zeroflow_core.distillation.report import REPORT as REPORT_FILE
 from zeroflow_core.distillation.report import Facts, write_report
 from zeroflow_core.distillation.sources import IMPORTED, LogSource, find_sources
-from zeroflow_core.distillation.training import Trained, TrainSettings, train
+from zeroflow_core.distillation.training.label_sources import source_of
+from zeroflow_core.distillation.training.recipes import recipe
+from zeroflow_core.distillation.training.train import Trained, TrainSettings, train
 from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import run as evaluation
 from zeroflow_core.evaluation.methods import Settings

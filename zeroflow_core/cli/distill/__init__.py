@@ -80,9 +80,9 @@ def distill(
         return
     if out is None:
         raise ZeroFlowError("there is no folder to write to; give --out")
-    from zeroflow_core.distillation.label_sources import split_at
     from zeroflow_core.distillation.run import DistillSettings, distill, resolved
     from zeroflow_core.distillation.sources import LogSource
+    from zeroflow_core.distillation.training.label_sources import split_at
 
     settings = DistillSettings(
         source=LogSource(

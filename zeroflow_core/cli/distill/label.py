@@ -30,7 +30,7 @@ from zeroflow_core.evaluation.wording import metres, several
 if TYPE_CHECKING:
     import rich.progress
 
-    from zeroflow_core.distillation.label import Labelled, LabelProgress
+    from zeroflow_core.distillation.labelling.label import Labelled, LabelProgress
 
 _TOLD = 5  # failed pairs on screen; the manifest has all
 
@@ -95,8 +95,8 @@ def label(
 
     Example: zeroflow distill label --data av2 --split train --pairs-per-log 12 --out labels
     """
-    from zeroflow_core.distillation.label import LabelSettings
-    from zeroflow_core.distillation.label import label as label_pairs
+    from zeroflow_core.distillation.labelling.label import LabelSettings
+    from zeroflow_core.distillation.labelling.label import label as label_pairs
     from zeroflow_core.distillation.sources import LogSource, find_sources
 
     part = _shard(shard)

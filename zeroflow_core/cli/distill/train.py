@@ -69,10 +69,10 @@ def train(
 
     Example: zeroflow distill train --labels labels --student small --out student
     """
-    from zeroflow_core.distillation.label_sources import source_of, split_at
-    from zeroflow_core.distillation.recipes import recipe as recipe_named
-    from zeroflow_core.distillation.training import TrainSettings
-    from zeroflow_core.distillation.training import train as run
+    from zeroflow_core.distillation.training.label_sources import source_of, split_at
+    from zeroflow_core.distillation.training.recipes import recipe as recipe_named
+    from zeroflow_core.distillation.training.train import TrainSettings
+    from zeroflow_core.distillation.training.train import train as run
 
     changes: dict[str, Any] = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "loss": loss}
     chosen = recipe_named(recipe, **{key: value for key, value in changes.items() if value is not None})

@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from zeroflow_core.distillation.batches import Batches
-from zeroflow_core.distillation.recipes import Recipe
-from zeroflow_core.distillation.state import Progress, load_state, save_state
-from zeroflow_core.distillation.task import Task, Weights
+from zeroflow_core.distillation.training.batches import Batches
+from zeroflow_core.distillation.training.recipes import Recipe
+from zeroflow_core.distillation.training.state import Progress, load_state, save_state
+from zeroflow_core.distillation.training.task import Task, Weights
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_file
 

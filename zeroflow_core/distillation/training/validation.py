@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation.pairs import PairRef
-from zeroflow_core.distillation.prepared import PreparedPairs, students_ground
+from zeroflow_core.distillation.training.prepared import PreparedPairs, students_ground
 from zeroflow_core.evaluation import av2_2023, av2_2024
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.evaluation.tally import Tally, add

@@ -8,8 +8,8 @@ from math import cos, pi
 from pathlib import Path
 from typing import Any
 
-from zeroflow_core.distillation.augment import NO_AUGMENTATION, Augmentation
-from zeroflow_core.distillation.losses import LOSSES
+from zeroflow_core.distillation.training.augment import NO_AUGMENTATION, Augmentation
+from zeroflow_core.distillation.training.losses import LOSSES
 from zeroflow_core.errors import ZeroFlowError
 
 SCHEDULES = ("constant", "cosine")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from zeroflow_core.distillation.batches import Order
+from zeroflow_core.distillation.training.batches import Order
 
 Weights = dict[str, Tensor]
 """A student's state dict."""

@@ -14,12 +14,12 @@ import torch
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.devices import choose_device, choose_precision
-from zeroflow_core.distillation.fitting import BEST, Fit, TrainProgress, processes
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs, evenly
-from zeroflow_core.distillation.prepared import PreparedPairs, Source
-from zeroflow_core.distillation.recipes import Recipe
-from zeroflow_core.distillation.scene_flow import SceneFlow
-from zeroflow_core.distillation.state import Progress
+from zeroflow_core.distillation.training.fitting import BEST, Fit, TrainProgress, processes
+from zeroflow_core.distillation.training.prepared import PreparedPairs, Source
+from zeroflow_core.distillation.training.recipes import Recipe
+from zeroflow_core.distillation.training.scene_flow import SceneFlow
+from zeroflow_core.distillation.training.state import Progress
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.fastflow3d.checkpoint import load_model, save_model

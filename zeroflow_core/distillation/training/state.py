@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zeroflow_core.distillation.task import Weights
+from zeroflow_core.distillation.training.task import Weights
 from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.fastflow3d.checkpoint import FORMAT_VERSION
 from zeroflow_core.files import new_file

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zeroflow_core.distillation.samples import Sample
+from zeroflow_core.distillation.training.samples import Sample
 from zeroflow_core.geometry import SE3
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from zeroflow_core.distillation.chunks import Chunk
-from zeroflow_core.distillation.label_work import Work, identity_of, label_chunk, with_precision
+from zeroflow_core.distillation.labelling.chunks import Chunk
+from zeroflow_core.distillation.labelling.work import Work, identity_of, label_chunk, with_precision
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.journal import Record
 from zeroflow_core.workers import cores

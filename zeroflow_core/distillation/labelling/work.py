@@ -18,7 +18,7 @@ import numpy as np
 
 from zeroflow_core.datasets.pseudo_labels import label_folders
 from zeroflow_core.datasets.stored_flow import write_stored_flow
-from zeroflow_core.distillation.label_errors import errors_of_label
+from zeroflow_core.distillation.labelling.errors import errors_of_label
 from zeroflow_core.distillation.pairs import LogPairs, PairRef
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.journal import Record

@@ -8,8 +8,8 @@ from typing import Any
 
 from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels, find_pseudo_labels
-from zeroflow_core.distillation.manifest import MANIFEST
-from zeroflow_core.distillation.prepared import Source
+from zeroflow_core.distillation.labelling.manifest import MANIFEST
+from zeroflow_core.distillation.training.prepared import Source
 from zeroflow_core.errors import ZeroFlowError
 
 _PUBLISHED_GROUND = "map"

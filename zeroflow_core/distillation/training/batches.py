@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from zeroflow_core.distillation.augment import augment
-from zeroflow_core.distillation.prepared import PreparedPairs
-from zeroflow_core.distillation.recipes import Recipe
-from zeroflow_core.distillation.samples import Sample, cut_window, window_config
+from zeroflow_core.distillation.training.augment import augment
+from zeroflow_core.distillation.training.prepared import PreparedPairs
+from zeroflow_core.distillation.training.recipes import Recipe
+from zeroflow_core.distillation.training.samples import Sample, cut_window, window_config
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 

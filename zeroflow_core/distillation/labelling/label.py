@@ -22,10 +22,10 @@ from typing import Any
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.ground_choice import GROUNDS
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels, label_folders
-from zeroflow_core.distillation.chunks import Chunk, Deaths, chunks_of, shard_of
-from zeroflow_core.distillation.label_ray import Cluster, ray_cluster
-from zeroflow_core.distillation.label_work import Work, identity_of, label_chunk, with_precision
-from zeroflow_core.distillation.manifest import LabelFolder
+from zeroflow_core.distillation.labelling.chunks import Chunk, Deaths, chunks_of, shard_of
+from zeroflow_core.distillation.labelling.manifest import LabelFolder
+from zeroflow_core.distillation.labelling.ray_cluster import Cluster, ray_cluster
+from zeroflow_core.distillation.labelling.work import Work, identity_of, label_chunk, with_precision
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.journal import Record
@@ -51,7 +51,7 @@ class LabelSettings:
     per_log:        label only so many pairs of each log
     shard:          (i, n): only the i-th of n parts, counted from 0; other processes do the others
     jobs:           processes; else one a GPU, or one a core
-    ray:            spread the work over the Ray cluster at this address; see label_ray.ray_cluster
+    ray:            spread the work over the Ray cluster at this address; see ray_cluster
     """
 
     logs: tuple[Path, ...]

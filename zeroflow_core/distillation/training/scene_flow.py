@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zeroflow_core.distillation.batches import Order, Samples
-from zeroflow_core.distillation.losses import point_weights, weighted_epe
 from zeroflow_core.distillation.pairs import PairRef
-from zeroflow_core.distillation.prepared import PreparedPairs
-from zeroflow_core.distillation.recipes import Recipe
-from zeroflow_core.distillation.samples import Sample
-from zeroflow_core.distillation.task import Weights
-from zeroflow_core.distillation.validation import errors_on_labelled, errors_on_prepared
+from zeroflow_core.distillation.training.batches import Order, Samples
+from zeroflow_core.distillation.training.losses import point_weights, weighted_epe
+from zeroflow_core.distillation.training.prepared import PreparedPairs
+from zeroflow_core.distillation.training.recipes import Recipe
+from zeroflow_core.distillation.training.samples import Sample
+from zeroflow_core.distillation.training.task import Weights
+from zeroflow_core.distillation.training.validation import errors_on_labelled, errors_on_prepared
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.student import Student

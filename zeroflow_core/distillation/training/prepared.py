@@ -19,7 +19,7 @@ from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.ground_choice import ground_of
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels
 from zeroflow_core.distillation.pairs import PairRef, evenly
-from zeroflow_core.distillation.samples import TwoWaySample
+from zeroflow_core.distillation.training.samples import TwoWaySample
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.files import new_file
