@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -50,7 +51,7 @@ def remove_unfinished(folder: Path, names: Iterable[str] | None = None) -> None:
     names: only what is left of these files, which are right in `folder`
     """
     hidden = f".{'[0-9a-f]' * _TOKEN}."
-    patterns = [f"**/{hidden}*"] if names is None else [f"{hidden}{name}" for name in names]
+    patterns = [f"**/{hidden}*"] if names is None else [f"{hidden}{glob.escape(name)}" for name in names]
     for path in chain.from_iterable(map(folder.glob, patterns)):
         path.unlink(missing_ok=True)
 
@@ -91,7 +92,7 @@ def remove_leftovers(path: Path, patience: float = 0.0) -> None:
     """
     deadline = time.monotonic() + patience
     try:
-        for hidden in path.parent.glob(f".{path.name}.*"):
+        for hidden in path.parent.glob(f".{glob.escape(path.name)}.*"):
             while True:
                 try:
                     with locked(hidden):

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.files import new_file, remove_unfinished
+from zeroflow_core.files import new_file, remove_leftovers, remove_unfinished
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -81,3 +81,12 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
         assert len(list(path.parent.iterdir())) == 4
     remove_unfinished(tmp_path)
     assert sorted(file for file in tmp_path.rglob("*") if file.is_file()) == sorted(kept)
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    for name in ("drive[1]", "drive1"):
+        (tmp_path / f".{name}.abcd1234").mkdir()
+        (tmp_path / f".0123456789abcdef.{name}").write_text("half")
+    remove_leftovers(tmp_path / "drive[1]")
+    remove_unfinished(tmp_path, ["drive[1]"])
+    assert {path.name for path in tmp_path.iterdir()} == {".drive1.abcd1234", ".0123456789abcdef.drive1"}
