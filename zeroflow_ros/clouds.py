@@ -6,7 +6,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import PointCloud2, PointField
 
-from zeroflow_core.datasets.point_cloud2 import Cloud, fields_of, structured
+from zeroflow_core.datasets.point_cloud2 import Cloud, fields_of, is_return, structured
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 from zeroflow_ros.fallback import create_cloud
@@ -18,10 +18,14 @@ def nanoseconds(stamp: Time) -> int:
 
 
 def to_sweep(cloud: Cloud, stamp_ns: int, world_SE3_vehicle: SE3, vehicle_SE3_cloud: SE3) -> Sweep:
-    """The cloud's points as a Sweep in the vehicle frame; an identity leaves them bit for bit as they came."""
+    """The cloud's points as a Sweep in the vehicle frame; an identity leaves them bit for bit as they came. In place of
+    rows that are no returns there is NaN."""
     points = np.ascontiguousarray(cloud.points)
     if not np.array_equal(vehicle_SE3_cloud.matrix, np.eye(4)):
         points = vehicle_SE3_cloud.transform(points)
+    seen = is_return(cloud.points)
+    if not seen.all():
+        points = np.where(seen[:, None], points, np.float32(np.nan))
     return Sweep(points, stamp_ns, world_SE3_vehicle, cloud.intensity, time_offset_ns=cloud.time_offset_ns)
 
 

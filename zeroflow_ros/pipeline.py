@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sensor_msgs.msg import PointCloud2
 
-from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode
+from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, is_return
 from zeroflow_core.ego_motion import KissOdometry, deskew
 from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
@@ -41,12 +41,14 @@ class Frame:
     message, cloud:    as it came, and decoded
     sweep:             its points in the vehicle frame, ground marked
     vehicle_SE3_cloud: from the message's frame into the sweep's
+    skewed:            the motion that is to be taken out of its points is not known before the next cloud
     """
 
     message: PointCloud2
     cloud: Cloud
     sweep: Sweep
     vehicle_SE3_cloud: SE3
+    skewed: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,15 @@ class Pipeline:
         """
         cloud = self._decode(message)
         self._check_stamp(message)
-        if not np.isfinite(cloud.points).all(axis=1).any():
+        if not is_return(cloud.points).any():
             return self._nothing_seen(message, cloud)
-        frame = self._place(message, cloud)
+        previous, frame, fault = self._place(message, cloud)
         self._check_ground_height(frame.sweep)
-        previous, self._previous = self._previous, frame
+        self._previous = frame
         if previous is None or not estimate:
             return None
-        self._check_pair(previous, frame)
+        if fault is not None:
+            raise fault
         with self._health.stage("inference"):
             current = self._settings.flow_target == "current"
             return self._estimate(frame, previous) if current else self._estimate(previous, frame)
@@ -134,14 +137,16 @@ class Pipeline:
             self.reset()
 
     def _nothing_seen(self, message: PointCloud2, cloud: Cloud) -> Velocities | None:
-        """A cloud without a single finite point still gets its answer, but is no partner for the next."""
-        self._health.problem(Problem.NO_POINTS, f"{_named(message)} has {len(cloud)} points, none of them finite")
+        """A cloud without a single return still gets its answer, but is no partner for the next."""
+        text = f"{_named(message)} has {len(cloud)} points, all of them zero or not finite"
+        self._health.problem(Problem.NO_POINTS, text)
         if self._settings.flow_target == "previous":
             return None
         velocity = np.full((len(cloud), 3), np.nan, dtype=np.float32)
         return Velocities(message, cloud, velocity, np.full(len(cloud), Status.NOT_FINITE, dtype=np.uint8))
 
-    def _place(self, message: PointCloud2, cloud: Cloud) -> Frame:
+    def _place(self, message: PointCloud2, cloud: Cloud) -> tuple[Frame | None, Frame, Dropped | None]:
+        """The cloud before and this one, ready to be paired, and why they can't be, if so."""
         stamp_ns = nanoseconds(message.header.stamp)
         # The offset makes a vehicle frame of its own, so that ego motion stays exact on slopes as well.
         raised = SE3(np.eye(3), np.array([0.0, 0.0, self._settings.z_offset]))
@@ -152,26 +157,41 @@ class Pipeline:
                 raise Dropped(Problem.NO_EGO_MOTION, f"{_named(message)} has no ego motion: {error}") from error
             vehicle_SE3_cloud = raised @ place.vehicle_SE3_cloud
             sweep = to_sweep(cloud, stamp_ns, place.world_SE3_vehicle @ raised.inverse(), vehicle_SE3_cloud)
-            frame = self._in_motion(Frame(message, cloud, sweep, vehicle_SE3_cloud))
+            previous, frame = self._previous, Frame(message, cloud, sweep, vehicle_SE3_cloud)
+            if self._odometry is not None:
+                frame = self._registered(previous, frame)
+            fault = None if previous is None else self._fault(previous, frame)
+            if self._settings.deskew:
+                previous, frame = self._compensated(previous, frame, fault is None)
         with self._health.stage("ground"):
-            return replace(frame, sweep=mark_ground(frame.sweep, self._rule))
-
-    def _in_motion(self, frame: Frame) -> Frame:
-        """The frame with what the clouds tell of the vehicle's motion, and compensated for it, as was asked for."""
-        sweep, previous = frame.sweep, self._previous
-        if previous is not None and not _same_frame(previous, frame):
-            previous = None
-        if self._odometry is not None:
-            if previous is None:
-                self._odometry.reset()
-            sweep = replace(sweep, world_SE3_ego=self._odometry.register(sweep))
-        if self._settings.deskew:
-            if sweep.time_offset_ns is None:
-                self._health.warn_once("deskew is set, but clouds have no times of points (t, time or timestamp)")
             if previous is not None:
-                motion = sweep.world_SE3_ego.inverse() @ previous.sweep.world_SE3_ego
-                sweep = deskew(sweep, motion, previous.sweep.stamp_ns - sweep.stamp_ns)
-        return replace(frame, sweep=sweep)
+                previous = self._marked(previous)
+            return previous, self._marked(frame), fault
+
+    def _registered(self, previous: Frame | None, frame: Frame) -> Frame:
+        """The frame with the pose that the clouds tell."""
+        if previous is None or not _same_frame(previous, frame):
+            self._odometry.reset()
+        return replace(frame, sweep=replace(frame.sweep, world_SE3_ego=self._odometry.register(frame.sweep)))
+
+    def _compensated(self, previous: Frame | None, frame: Frame, known: bool) -> tuple[Frame | None, Frame]:
+        """Both with the vehicle's motion during the sweep taken out; of a first cloud, the second one tells it."""
+        if frame.sweep.time_offset_ns is None:
+            self._health.warn_once("deskew is set, but clouds have no times of points (t, time or timestamp)")
+        if previous is None or not known:
+            return previous, replace(frame, skewed=True)
+        interval_ns = previous.sweep.stamp_ns - frame.sweep.stamp_ns
+        motion = frame.sweep.world_SE3_ego.inverse() @ previous.sweep.world_SE3_ego
+        if previous.skewed:
+            sweep = replace(deskew(previous.sweep, motion.inverse(), -interval_ns), is_ground=None)
+            previous = replace(previous, sweep=sweep, skewed=False)
+        return previous, replace(frame, sweep=deskew(frame.sweep, motion, interval_ns))
+
+    def _marked(self, frame: Frame) -> Frame:
+        """The frame with ground marked, unless it is already."""
+        if frame.sweep.is_ground is not None:
+            return frame
+        return replace(frame, sweep=mark_ground(frame.sweep, self._rule))
 
     def _check_ground_height(self, sweep: Sweep) -> None:
         """Once: is the ground where the student saw it in training?"""
@@ -187,24 +207,26 @@ class Pipeline:
                 f"parameter z_offset to {self._settings.z_offset + expected - ground_z:.2f}"
             )
 
-    def _check_pair(self, previous: Frame, frame: Frame) -> None:
+    def _fault(self, previous: Frame, frame: Frame) -> Dropped | None:
+        """Why nothing can be said of the motion between the two, if so."""
         seconds = (frame.sweep.stamp_ns - previous.sweep.stamp_ns) * 1e-9
         name = _named(frame.message)
         if seconds > self._settings.max_gap:
-            raise Dropped(
+            return Dropped(
                 Problem.GAP,
                 f"{name} comes {seconds:.3f} s after the one before, more than max_gap ({self._settings.max_gap} s): "
                 "starting anew",
             )
         if not _same_frame(previous, frame):
-            raise Dropped(Problem.FRAME_CHANGED, f"{name} has another frame or mounting than the one before")
+            return Dropped(Problem.FRAME_CHANGED, f"{name} has another frame or mounting than the one before")
         if self._odometry is not None and self._odometry.num_sweeps <= 1:
-            raise Dropped(Problem.NO_EGO_MOTION, f"{name}: KISS-ICP knows no motion up to here and starts anew")
+            return Dropped(Problem.NO_EGO_MOTION, f"{name}: KISS-ICP knows no motion up to here and starts anew")
         step = frame.sweep.world_SE3_ego.translation - previous.sweep.world_SE3_ego.translation
         if np.linalg.norm(step) > _FASTEST * seconds:
-            raise Dropped(
+            return Dropped(
                 Problem.EGO_MOTION_JUMP, f"{name}: the vehicle moved {np.linalg.norm(step):.1f} m in {seconds:.3f} s"
             )
+        return None
 
     def _estimate(self, target: Frame, partner: Frame) -> Velocities:
         flow = self._estimate_flow(make_pair(target.sweep, partner.sweep))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, fields_of, structured
+from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, fields_of, is_return, structured
 from zeroflow_core.errors import ZeroFlowError
 
 DATATYPE = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
@@ -377,3 +377,9 @@ def test_structured_and_decode_are_inverse():
 def test_structured_refuses_what_pointfield_cannot_hold(columns):
     with pytest.raises(ValueError):
         structured(columns)
+
+
+def test_what_is_a_return():
+    points = np.float32([[1, 2, 3], [0, 0, 0], [0, 0, 1], [np.nan, 0, 0], [1, np.inf, 1]])
+    np.testing.assert_array_equal(is_return(points), [True, False, True, False, False])
+    assert is_return(np.empty((0, 3), np.float32)).shape == (0,)

@@ -191,3 +191,23 @@ def test_clouds_without_times_that_should_be_compensated_are_told_once():
         pipeline.feed(_cloud(k))
     (line,) = health._logger.lines
     assert "deskew is set, but clouds have no times" in line
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_first_cloud_is_compensated_as_soon_as_its_motion_is_known(known: bool):
+    pipeline, student, _ = _pipeline(known, deskew=True, flow_target="previous")
+    pipeline.feed(_as_fired(0))
+    result = pipeline.feed(_as_fired(1))
+    error = [np.linalg.norm(seen - SQUARE, axis=1).mean() for seen in (result.cloud.points, student.shown[0][0])]
+    assert error[0] > 0.3 and error[1] < (0.01 if known else 0.05)
+
+
+def test_a_cloud_after_a_gap_is_compensated_by_the_motion_after_it():
+    pipeline, student, _ = _pipeline(deskew=True, max_gap=5.0, flow_target="previous")
+    for k in (0, 1, 2):
+        pipeline.feed(_as_fired(k))
+    with pytest.raises(Dropped, match="KISS-ICP"):
+        pipeline.feed(_as_fired(20))
+    pipeline.feed(_as_fired(21))
+    true = _pose(2.0).inverse().transform(SQUARE)
+    assert np.linalg.norm(student.shown[-1][0] - true, axis=1).mean() < 0.05

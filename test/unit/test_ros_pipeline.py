@@ -255,3 +255,20 @@ def test_odometry_and_clouds_meet_in_the_pipeline():
         ego.add_odometry(odometry(SECOND + k * STEP, x=0.7 * k))
         result = pipeline.feed(cloud(POINTS - np.float32([0.7 * k, 0, 0]), SECOND + k * STEP))
     np.testing.assert_allclose(result.velocity, 0, atol=1e-4)
+
+
+def test_all_zeros_are_no_point_that_was_seen():
+    mount = SE3(np.eye(3), np.array([0.0, 0.0, 1.8]))  # takes zeros to where something could be
+    pipeline, student, health = _pipeline(Route(mount=mount))
+    gaps = POINTS.copy()
+    gaps[7:12] = 0.0
+    pipeline._student.flow = lambda pc0, pc1: (student.seen.append(pc0), student.partners.append(pc1), 0 * pc0)[2]
+    for k in range(2):
+        result = pipeline.feed(cloud(gaps, SECOND + k * STEP, "lidar"))
+    assert (result.status[7:12] == Status.NOT_FINITE).all() and np.isnan(result.velocity[7:12]).all()
+    assert (np.delete(result.status, np.arange(7, 12)) == Status.OK).all()
+    np.testing.assert_array_equal(result.cloud.points, gaps)  # what is published is what came
+    for shown in (student.seen[-1], student.partners[-1][np.isfinite(student.partners[-1]).all(axis=1)]):
+        np.testing.assert_allclose(shown, np.delete(gaps, np.arange(7, 12), axis=0) + [0, 0, 1.8], atol=1e-6)
+    result = pipeline.feed(cloud(np.zeros((4, 3), np.float32), SECOND + 2 * STEP, "lidar"))
+    assert (result.status == Status.NOT_FINITE).all() and health.counts()["no_points"] == 1

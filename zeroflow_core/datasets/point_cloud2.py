@@ -63,6 +63,12 @@ def decode(msg: Any) -> Cloud:
         raise CloudError(f"this is not a usable PointCloud2: {error}") from error
 
 
+def is_return(points: np.ndarray) -> np.ndarray:
+    """(N,) bool: which of the points (N,3), in the frame of their message, a scanner has seen. In place of the others
+    drivers give what is not finite, or all zeros."""
+    return np.isfinite(points).all(axis=1) & points.any(axis=1)
+
+
 def structured(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Pack columns (N,) into one little-endian structured array (N,), fields in order and without padding.
 

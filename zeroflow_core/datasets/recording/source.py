@@ -12,7 +12,7 @@ from zeroflow_core.datasets.bags.clouds import RecordedCloud, read_cloud
 from zeroflow_core.datasets.bags.messages import ODOMETRY
 from zeroflow_core.datasets.bags.poses import BagPoses, odometry_poses, tf_poses
 from zeroflow_core.datasets.bags.transforms import TransformTree, read_transforms
-from zeroflow_core.datasets.point_cloud2 import CloudError
+from zeroflow_core.datasets.point_cloud2 import CloudError, is_return
 from zeroflow_core.datasets.recording.settings import Recording
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
@@ -48,14 +48,14 @@ class Source:
     def sweep(self, recorded: RecordedCloud) -> Sweep | None:
         """Its points in the vehicle frame, with the vehicle's pose if the bag is to say it; None where it does not.
 
-        Points are left out that drivers give where a scanner saw nothing: not finite, or all zeros.
+        Points that are no returns are left out.
         """
         mount = self.mount(recorded)
         pose = None if self.poses is None else self.poses.pose(recorded.stamp_ns)
         if mount is None or (pose is None and self.poses is not None):
             return None
         cloud = recorded.cloud
-        seen = np.isfinite(cloud.points).all(axis=1) & cloud.points.any(axis=1)
+        seen = is_return(cloud.points)
         columns = (None if c is None else c[seen] for c in (cloud.intensity, cloud.ring, cloud.time_offset_ns))
         world_SE3_vehicle = None if pose is None else pose @ self._raised.inverse()
         return Sweep(mount.transform(cloud.points[seen]), recorded.stamp_ns, world_SE3_vehicle, *columns)
