@@ -23,6 +23,7 @@ from zeroflow_core import workers
 from zeroflow_core.cli.main import app
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels, find_pseudo_labels
+from zeroflow_core.distillation import sources
 from zeroflow_core.distillation.labelling import label as stage
 from zeroflow_core.distillation.labelling import work as label_work
 from zeroflow_core.distillation.labelling.chunks import Deaths
@@ -302,6 +303,16 @@ def test_a_shard_waits_for_nobody_but_itself(logs, tmp_path, in_this_process):
     assert done["counts"]["labelled"] == 5 and not done["complete"]
 
 
+def test_parts_that_overlap_are_not_done_at_once(logs, tmp_path, in_this_process):
+    """One would take the files that the other is writing for leftovers."""
+    folder = stage.LabelFolder(tmp_path, stage.label_folders(tmp_path, "train", "nsfp"), (0, 2))
+    with folder.held():
+        for others in ((1, 3), (0, 1)):
+            with pytest.raises(ZeroFlowError, match=rf"as one of 2, not of {others[1]}; wait .* --shard i/2"):
+                label(settings(logs, tmp_path, shard=others))
+    assert label(settings(logs, tmp_path, shard=(1, 3))).failed == []
+
+
 # --- failures -----------------------------------------------------------------------------------------------
 
 
@@ -409,11 +420,35 @@ def test_labels_from_elsewhere_are_left_alone(logs, tmp_path):
         ({"device": "tpu"}, "device 'tpu' is unknown"),
         ({"teacher_config": "slow"}, "teacher configuration 'slow' is unknown"),
         ({"split": "a/b"}, "split can't be called 'a/b'"),
+        ({"split": ".."}, "split can't be called '..'"),
+        ({"shard": (0, 0)}, "no shard 0/0"),
+        ({"method": "magic", "teacher_config": "fast"}, "teacher 'magic' is unknown"),
     ],
 )
 def test_settings_that_cannot_be_used(logs, tmp_path, changes, says):
     with pytest.raises(ZeroFlowError, match=says):
         label(replace(settings(logs, tmp_path / "out"), **changes))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--split", "a/b"], "split can't be called"),
+        (["--split", "mine"], "--split is of --data; labels of a bag are called train"),
+        (["--shard", "3/2"], "no shard 3/2"),
+        (["--ground", "grass"], "ground rule 'grass' is unknown"),
+        (["--method", "magic"], "teacher 'magic' is unknown"),
+        (["--teacher-config", "slow"], "teacher configuration 'slow' is unknown"),
+        (["--device", "tpu"], "device 'tpu' is unknown"),
+        (["--ego-motion", "guess"], "ego motion 'guess' is unknown"),
+        (["--height", "-1"], "height of -1.0 m"),
+    ],
+)
+def test_mistakes_are_told_before_a_bag_is_imported(tmp_path, monkeypatch, arguments, says):
+    monkeypatch.setattr(sources, "find_bags", lambda path: pytest.fail("it is looked at"))
+    result = run("--bag", tmp_path / "bag", "--out", tmp_path / "out", *arguments)
+    assert isinstance(result.exception, ZeroFlowError) and says in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

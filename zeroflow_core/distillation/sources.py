@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroflow_core.datasets.av2 import find_split
-from zeroflow_core.datasets.recording import find_bags, import_bag
+from zeroflow_core.datasets.recording import check_asked_for, find_bags, import_bag
 from zeroflow_core.errors import ZeroFlowError
 
-IMPORTED = "sensor/train"  # of the folder that bags are imported into, which is an AV2 root by itself
+_OF_BAGS = "train"  # the split that bags become
+IMPORTED = f"sensor/{_OF_BAGS}"  # of the folder that bags are imported into, which is an AV2 root by itself
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class LogSource:
     topic, odometry, ego_motion, height, deskew: of a bag, as import_bag takes them
 
     Raises:
-        ZeroFlowError: both kinds of source, or neither, or options of the other kind.
+        ZeroFlowError: both kinds of source, or neither, options of the other kind, or a value that can't be.
     """
 
     data: Path | None = None
@@ -50,8 +51,12 @@ class LogSource:
         if (self.data is None) == (self.bag is None):
             what = "nothing" if self.data is None else "both logs and a bag"
             raise ZeroFlowError(f"{what} to learn from: give --data with a --split, or else --bag")
+        check_split(self.split)
         if self.bag is not None and self.names:
             raise ZeroFlowError("--log chooses logs of --data; a bag is taken whole")
+        if self.bag is not None and self.split != _OF_BAGS:
+            raise ZeroFlowError(f"--split is of --data; labels of a bag are called {_OF_BAGS}")
+        check_asked_for(self.ego_motion, self.height)
         if self.data is not None:
             given = {"--topic": self.topic, "--odometry": self.odometry, "--height": self.height}
             given |= {"--deskew": self.deskew or None, "--ego-motion": None if self.ego_motion == "auto" else True}
@@ -63,6 +68,15 @@ class LogSource:
     def name(self) -> str:
         """One line that says what it is."""
         return f"the bag {self.bag}" if self.data is None else f"the split {self.split} of {self.data}"
+
+
+def check_split(name: str) -> None:
+    """
+    Raises:
+        ZeroFlowError: no folder can be called so.
+    """
+    if not name or "/" in name or name in (".", ".."):
+        raise ZeroFlowError(f"a split can't be called '{name}'; give a name such as train")
 
 
 def find_sources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
@@ -69,7 +70,9 @@ def label(
     shard: Annotated[
         str,
         typer.Option(
-            metavar="I/N", help="Do only part I of N, from 0 on; N such commands, wherever they run, share OUT."
+            metavar="I/N",
+            help="Do only part I of N, from 0 on; N such commands, wherever they run, share OUT. Of a bag: import it "
+            "first (zeroflow convert), and give the logs as --data.",
         ),
     ] = "0/1",
     ray: Annotated[
@@ -99,7 +102,6 @@ def label(
     from zeroflow_core.distillation.labelling.label import label as label_pairs
     from zeroflow_core.distillation.sources import LogSource, find_sources
 
-    part = _shard(shard)
     source = LogSource(
         data,
         split,
@@ -111,11 +113,8 @@ def label(
         height=height,
         deskew=deskew,
     )
-    with progress_bar() as progress:
-        stages = Stages(progress)
-        found = find_sources(source, out / "data", lambda now: stages.show("import", now))
     settings = LabelSettings(
-        tuple(found),
+        (),
         split,
         out,
         method=method,
@@ -124,10 +123,14 @@ def label(
         ground=ground,
         seed=seed,
         per_log=pairs_per_log,
-        shard=part,
+        shard=_shard(shard),
         jobs=jobs,
         ray=ray,
     )
+    with progress_bar() as progress:
+        stages = Stages(progress)
+        found = find_sources(source, out / "data", lambda now: stages.show("import", now))
+    settings = replace(settings, logs=tuple(found))
     with progress_bar() as progress:
         bar = _Bar(progress, method)
         labelled = label_pairs(settings, bar.show)

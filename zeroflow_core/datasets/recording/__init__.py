@@ -10,7 +10,7 @@ hands them out one by one, and ``settings.py`` keeps how a log was made.
 """
 
 from zeroflow_core.datasets.bags import find_bags, is_bag
-from zeroflow_core.datasets.recording.importing import import_bag
+from zeroflow_core.datasets.recording.importing import check_asked_for, import_bag
 from zeroflow_core.datasets.recording.settings import EGO_MOTIONS, Recording, read_recording
 
-__all__ = ["EGO_MOTIONS", "Recording", "find_bags", "import_bag", "is_bag", "read_recording"]
+__all__ = ["EGO_MOTIONS", "Recording", "check_asked_for", "find_bags", "import_bag", "is_bag", "read_recording"]

@@ -61,13 +61,21 @@ def import_bag(
             found, other settings than those of logs that are there, or a folder that cannot be written. Logs that
             are complete by then stay, but for those of a damaged bag.
     """
+    check_asked_for(ego_motion, height)
+    with Bag(bag) as opened:
+        source = find_source(opened, topic, odometry, ego_motion, deskew, height)
+        return _Import(opened, Path(folder), source, on_sweep).run()
+
+
+def check_asked_for(ego_motion: str, height: float | None) -> None:
+    """
+    Raises:
+        ZeroFlowError: import_bag knows no such ego motion, or a height that can't be.
+    """
     if ego_motion not in EGO_MOTIONS:
         raise ZeroFlowError(f"ego motion '{ego_motion}' is unknown; choose one of: {', '.join(EGO_MOTIONS)}")
     if height is not None and not 0 < height < 100:
         raise ZeroFlowError(f"a height of {height} m above the ground cannot be; give metres, such as 1.8")
-    with Bag(bag) as opened:
-        source = find_source(opened, topic, odometry, ego_motion, deskew, height)
-        return _Import(opened, Path(folder), source, on_sweep).run()
 
 
 class _Import:

@@ -22,11 +22,13 @@ from typing import Any
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.ground_choice import GROUNDS
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels, label_folders
+from zeroflow_core.devices import choose_device
 from zeroflow_core.distillation.labelling.chunks import Chunk, Deaths, chunks_of, shard_of
 from zeroflow_core.distillation.labelling.manifest import LabelFolder
 from zeroflow_core.distillation.labelling.ray_cluster import Cluster, ray_cluster
 from zeroflow_core.distillation.labelling.work import Work, identity_of, label_chunk, with_precision
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs
+from zeroflow_core.distillation.sources import check_split
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.journal import Record
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
@@ -52,6 +54,9 @@ class LabelSettings:
     shard:          (i, n): only the i-th of n parts, counted from 0; other processes do the others
     jobs:           processes; else one a GPU, or one a core
     ray:            spread the work over the Ray cluster at this address; see ray_cluster
+
+    Raises:
+        ZeroFlowError: one of them can't be.
     """
 
     logs: tuple[Path, ...]
@@ -66,6 +71,18 @@ class LabelSettings:
     shard: tuple[int, int] = (0, 1)
     jobs: int | None = None
     ray: str | None = None
+
+    def __post_init__(self) -> None:
+        check_split(self.split)
+        if self.ground not in GROUNDS:
+            raise ZeroFlowError(f"ground rule '{self.ground}' is unknown; choose one of: {', '.join(GROUNDS)}")
+        if self.jobs is not None and self.jobs < 1:
+            raise ZeroFlowError(f"{self.jobs} jobs cannot label anything; ask for at least 1")
+        shard_of((), self.shard)
+        if isinstance(self.teacher_config, str):
+            teacher_config(self.method, self.teacher_config)
+        if self.ray is None:  # else it is of the cluster's machines
+            choose_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,7 @@ def label(settings: LabelSettings, on_progress: Callable[[LabelProgress], None] 
         ZeroFlowError: settings that can't be used, no pairs, `out` holds other labels or can't be written, or
             processes die one after the other. What was labelled stays.
     """
-    logs = _logs_by_name(settings)
+    logs = check_logs(settings)
     every = choose_pairs(list(logs.values()), settings.per_log)
     own = shard_of(every, settings.shard)
     out = Path(os.path.abspath(settings.out))
@@ -144,13 +161,12 @@ def label(settings: LabelSettings, on_progress: Callable[[LabelProgress], None] 
     return Labelled(folder.labels, manifest, tally.failed)
 
 
-def _logs_by_name(settings: LabelSettings) -> dict[str, Path]:
-    if settings.ground not in GROUNDS:
-        raise ZeroFlowError(f"ground rule '{settings.ground}' is unknown; choose one of: {', '.join(GROUNDS)}")
-    if not settings.split or "/" in settings.split:
-        raise ZeroFlowError(f"a split can't be called '{settings.split}'; give a name such as train")
-    if settings.jobs is not None and settings.jobs < 1:
-        raise ZeroFlowError(f"{settings.jobs} jobs cannot label anything; ask for at least 1")
+def check_logs(settings: LabelSettings) -> dict[str, Path]:
+    """The logs by their names, in their order.
+
+    Raises:
+        ZeroFlowError: two have one name, or one lacks the map that is asked for.
+    """
     logs: dict[str, Path] = {}
     for path in (Path(os.path.abspath(path)) for path in settings.logs):
         if logs.setdefault(path.name, path) != path:
@@ -267,8 +283,6 @@ class _Processes:
     """This machine's processes: one a GPU or a core."""
 
     def __init__(self, work: Work, jobs: int | None) -> None:
-        from zeroflow_core.devices import choose_device
-
         device = choose_device(work.device)
         self._on_gpu = device != "cpu"
         gpus = _gpus(device) if self._on_gpu else []

@@ -39,6 +39,7 @@ class LabelFolder:
     def __init__(self, out: Path, labels: PseudoLabels, shard: tuple[int, int]) -> None:
         self.out, self.labels = out, labels
         self._journals = out / _JOURNAL
+        self._shards = shard[1]
         self._own = self._journals / f"{shard[0]}-of-{shard[1]}"
 
     @contextmanager
@@ -46,7 +47,8 @@ class LabelFolder:
         """Hold this shard against other processes meanwhile. Its folders are made where they are missing.
 
         Raises:
-            ZeroFlowError: another process does this shard now.
+            ZeroFlowError: another process does this shard now, or one of another number of shards: it would have some
+                of the same pairs.
         """
         if self.out.exists() and not self.out.is_dir():
             raise ZeroFlowError(f"{self.out} is a file; give the folder to write to")
@@ -56,14 +58,31 @@ class LabelFolder:
                     folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ZeroFlowError(f"cannot write to {self.out}: {error.strerror or error}") from error
-        try:
-            with locked(self._own):
-                yield
-        except BlockingIOError as error:
-            raise ZeroFlowError(
-                f"another process is labelling into {self.out}; wait for it, choose another --out, or give each "
-                "process a --shard of its own"
-            ) from error
+        with ExitStack() as stack:
+            with self._alone():  # nobody else looks whether this shard is held, or another, meanwhile
+                self._check_others()
+                try:
+                    stack.enter_context(locked(self._own))
+                except BlockingIOError as error:
+                    raise ZeroFlowError(
+                        f"another process is labelling into {self.out}; wait for it, choose another --out, or give "
+                        "each process a --shard of its own"
+                    ) from error
+            yield
+
+    def _check_others(self) -> None:
+        for folder in self._journals.iterdir():
+            number = folder.name.partition("-of-")[2]
+            if number == str(self._shards):
+                continue
+            try:
+                with locked(folder):
+                    pass
+            except BlockingIOError as error:
+                raise ZeroFlowError(
+                    f"another process is labelling into {self.out} as one of {number}, not of {self._shards}; wait "
+                    f"for it, or give --shard i/{number}"
+                ) from error
 
     def claim(self, configuration: dict[str, Any], logs: dict[str, dict[str, Any]]) -> None:
         """Say in the manifest what `out` holds labels of, or compare with what it says.
