@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -113,3 +114,27 @@ def test_a_cluster_that_is_not_there(logs, tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ZeroFlowError, match=r"^there is no Ray cluster at 'auto' \(nothing at auto\); start it, or"):
         label(settings(logs, tmp_path / "out", ray="auto"))
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_where_nobody_answers_ray_is_not_asked(logs, tmp_path, monkeypatch, prefix: str):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **how: pytest.fail("it would try for minutes"))
+    address = f"{prefix}127.0.0.1:{_free_port()}"
+    with pytest.raises(ZeroFlowError, match=rf"^there is no Ray cluster at '{address}' \(Connection refused\); start"):
+        label(settings(logs, tmp_path / "out", ray=address))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:99999", "ray://host"])
+def test_what_is_no_address(logs, tmp_path, monkeypatch, address: str):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **how: pytest.fail("it would try for minutes"))
+    with pytest.raises(ZeroFlowError, match=f"^'{address}' is no address of a Ray cluster; give host:port, auto or"):
+        label(settings(logs, tmp_path / "out", ray=address))

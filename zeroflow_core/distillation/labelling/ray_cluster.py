@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,9 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.journal import Record
 from zeroflow_core.workers import cores
 
-LOCAL = "local"
+LOCAL, OWN = "local", "auto"  # a cluster of this machine's own, and the one that it belongs to
+_CLIENT = "ray://"  # before an address, where a machine is not in the cluster
+_PATIENCE_S = 5.0  # for the answer of a cluster
 _WAITING_PER_SLOT = 3  # chunks that the cluster knows of: enough that none of its workers waits, and no more
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -113,6 +116,8 @@ def ray_cluster(address: str, work: Work, jobs: int | None) -> Iterator[Cluster]
     if ray.is_initialized():
         yield Cluster(work)
         return
+    if address not in (LOCAL, OWN):
+        _check_answers(address)
     how: dict[str, Any] = {"address": address}
     if address == LOCAL:
         how |= {"num_cpus": jobs or cores(), "include_dashboard": False}
@@ -120,12 +125,25 @@ def ray_cluster(address: str, work: Work, jobs: int | None) -> Iterator[Cluster]
         ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise ZeroFlowError(
-            f"there is no Ray cluster at '{address}' ({_first_line(error)}); start it, or give local"
+            f"there is no Ray cluster at '{address}' ({_first_line(error)}); start it, or give {LOCAL}"
         ) from error
     try:
         yield Cluster(work)
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Somebody answers there: Ray itself would try for minutes, and fill the screen meanwhile."""
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ZeroFlowError(f"'{address}' is no address of a Ray cluster; give host:port, {OWN} or {LOCAL}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+    except OSError as error:
+        raise ZeroFlowError(
+            f"there is no Ray cluster at '{address}' ({error.strerror or error}); start it, or give {LOCAL}"
+        ) from error
 
 
 def _as_told(error: Any) -> Exception:
