@@ -109,20 +109,28 @@ def remove_leftovers(path: Path, patience: float = 0.0) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock meanwhile. The kernel drops it when the process ends, however it ends.
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold the folder's lock meanwhile. The kernel drops it when the process ends, however it ends, and with it all
+    that it has forked.
+
+    patience: seconds to wait for a lock that another process has. The forked processes of one that was killed, such as
+              those that load samples, need some to notice
 
     Raises:
         BlockingIOError: another process has the lock.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + patience
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass  # a file system without locks
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.1)
+            except OSError:
+                break  # a file system without locks
         yield
     finally:
         os.close(descriptor)

@@ -133,7 +133,7 @@ def test_logs_that_are_gone(root, tmp_path, asked):
     labels = shutil.copytree(root / "labels", tmp_path / "labels")
     _write_manifest(labels, [tmp_path / "gone"])
     said = _refused(_run("--labels", labels, "--out", tmp_path / "out"))
-    assert "is not there any more; give the root of the logs as --data" in said
+    assert "is not there any more; give the logs' root as --data" in said
     assert _run("--labels", labels, "--data", root / "logs", "--out", tmp_path / "out").exit_code == 0
 
 
@@ -159,7 +159,7 @@ def test_the_ground_is_that_of_the_labels(root, tmp_path):
     [
         (("--recipe", "slow"), "recipe 'slow' is unknown"),
         (("--loss", "huber"), "loss 'huber' is unknown"),
-        (("--learning-rate", "-1"), "learning_rate must be above 0"),
+        (("--learning-rate", "-1"), "learning_rate must be a number from"),
         (("--val", "nowhere"), "there is no folder nowhere"),
     ],
 )

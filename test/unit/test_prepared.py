@@ -13,6 +13,7 @@ from training_cases import BEAMS, TINY, make_source, off_surface, pose, write_pa
 
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import label_folders
+from zeroflow_core.datasets.stored_flow import read_stored_flow, write_stored_flow
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs
 from zeroflow_core.distillation.training import prepared as module
 from zeroflow_core.distillation.training.prepared import PreparedPairs, Source
@@ -147,6 +148,20 @@ def test_another_content_lies_in_another_folder(source, tmp_path, monkeypatch, c
         grid = replace(TINY, minimum=(-16.0, -16.0, -3.0), maximum=(16.0, 16.0, 3.0))
     _ = PreparedPairs(source, choose_pairs(source.logs), grid, tmp_path)[0]
     assert len({path.parents[1] for path in tmp_path.rglob("*.safetensors")}) == 2
+
+
+def test_labels_written_anew_are_prepared_anew(tmp_path):
+    source = make_source(tmp_path)
+    pairs = _of(source, tmp_path / "kept")
+    before, digest = pairs[0].label0.copy(), pairs.digest
+    log = Log(pairs.pairs[0].log)
+    (path,) = source.labels.files(log, 0)[:1]
+    residual, valid = read_stored_flow(path, len(log.sweep(0)))
+    write_stored_flow(path, residual * 5, valid)
+    np.testing.assert_allclose(pairs[0].label0, 5 * before.astype(np.float32), rtol=2e-3)
+    rng = np.random.default_rng(0)
+    write_stored_flow(path, rng.normal(size=residual.shape), valid)
+    assert pairs.digest != digest, "a training with other labels is another training"
 
 
 def test_weight_and_order_of_logs_do_not_matter_to_what_is_kept(source, tmp_path, monkeypatch):

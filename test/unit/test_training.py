@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import sys
 from dataclasses import replace
@@ -29,6 +30,7 @@ from zeroflow_core.evaluation.methods import Settings
 from zeroflow_core.evaluation.run import evaluate
 from zeroflow_core.fastflow3d.config import ONE_X
 from zeroflow_core.fastflow3d.model import FastFlow3D
+from zeroflow_core.files import locked
 from zeroflow_core.simulation.log import simulate_log
 
 
@@ -240,7 +242,7 @@ def test_a_finished_training_is_left_as_it_is(settings, monkeypatch):
         ({"recipe": quick(epochs=3)}, "its recipe.epochs is 2, not 3"),
         ({"recipe": quick(learning_rate=5e-4)}, "its recipe.learning_rate is 0.001, not 0.0005"),
         ({"seed": 3}, "its seed is 0, not 3"),
-        ({"held_back": 0.4}, r"its pairs is \[5\], not \[4\]"),
+        ({"held_back": 0.4}, r"its pairs is \['5 \(\w+\)'\], not \['4 \(\w+\)'\]"),
     ],
 )
 def test_another_training_is_refused(settings, change, words):
@@ -308,25 +310,19 @@ def test_without_an_average_it_is_the_student():
 
 def test_the_checkpoint_holds_the_average_and_the_student(settings):
     train(replace(settings, recipe=quick(ema=0.9)))
-    states, _ = load_state(settings.out / "last.ckpt", _identity(settings, quick(ema=0.9)), "cpu")
+    content = torch.load(settings.out / "last.ckpt", weights_only=True)["zeroflow_training"]
+    states, _ = load_state(settings.out / "last.ckpt", json.loads(content["identity"]), "cpu")
     weights = _weights(settings.out / "last.ckpt")
     key = "model.head.decoder.0.weight"
     assert torch.equal(states["average"][key], weights[key]) and not torch.equal(states["student"][key], weights[key])
-
-
-def _identity(settings, recipe) -> dict:
-    (one,) = settings.sources
-    kept, _ = split_pairs(labelled_pairs(one), settings.held_back)
-    task = SceneFlow(TINY, None, [PreparedPairs(one, kept, TINY, None)], [], [], recipe, {}, "cpu", False, 0)
-    return {**task.identity, "processes": 1}
 
 
 def test_learning_rates_are_the_schedule_s(settings):
     recipe = quick(warm_up=0.5, learning_rate=1e-3, decoder_rate=0.3)
     train(replace(settings, recipe=recipe))
     rates = [float(row["learning_rate"]) for row in _table(settings.out / "curves.csv")]
-    assert rates == pytest.approx([1e-3 * recipe.rate(k / 6) for k in range(1, 7)])
-    assert rates[0] == pytest.approx(1e-3 / 3) and rates[2] == pytest.approx(1e-3)
+    assert rates == pytest.approx([1e-3 * recipe.rate((k - 0.5) / 6) for k in range(1, 7)])
+    assert rates[0] == pytest.approx(1e-3 / 6) and rates[-1] > 0
     content = torch.load(settings.out / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
     assert [group["rate"] for group in content] == [1.0, 0.3]
 
@@ -415,11 +411,42 @@ def test_a_score_is_of_labelled_logs_or_else_of_held_back_pairs():
     assert SceneFlow.score(None, held_back) == pytest.approx(0.2)
     assert SceneFlow.score(None, {**held_back, "val/three_way_epe": 0.05}) == 0.05
     assert SceneFlow.score(None, {**held_back, "val/three_way_epe": None}) == pytest.approx(0.2)
-    assert SceneFlow.score(None, {"heldback/moving_epe": None, "heldback/still_epe": 0.1}) == pytest.approx(0.1)
+    assert SceneFlow.score(None, {"heldback/moving_epe": 0.3, "heldback/still_epe": None}) == pytest.approx(0.3)
+    assert SceneFlow.score(None, {"heldback/moving_epe": None, "heldback/still_epe": 0.1}) == math.inf, (
+        "by what stands alone a student that sees nothing would be the best"
+    )
     assert SceneFlow.score(None, {}) == math.inf
 
 
+def test_without_a_score_it_trains_to_the_end(settings):
+    trained = train(replace(settings, recipe=quick(epochs=6, patience=1), held_back=0.0))
+    assert _table(settings.out / "curves.csv")[-1]["epoch"] == "5" and trained.figures == {}
+    epochs = torch.load(settings.out / "best.ckpt", weights_only=True)["epoch"]
+    assert epochs == 6, "where nothing tells a good student, the last one is exported"
+
+
 # What goes wrong ----------------------------------------------------------------------------------------------------
+
+
+def test_a_mistake_in_a_process_that_loads_is_one_sentence(settings):
+    (source,) = settings.sources
+    damaged = sorted(source.labels.forward.rglob("*.feather"))[0]
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:100])
+    try:
+        with pytest.raises(ZeroFlowError) as caught:
+            train(replace(settings, workers=1, prepared=settings.out / "fresh", held_back=0.0))
+    finally:
+        damaged.write_bytes(content)
+    assert str(damaged) in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def test_one_training_in_a_folder_at_a_time(settings, monkeypatch):
+    monkeypatch.setattr("zeroflow_core.distillation.training.train._PATIENCE_S", 0.3)
+    settings.out.mkdir(parents=True)
+    with locked(settings.out), pytest.raises(ZeroFlowError, match="another process is training into .*out; wait"):
+        train(settings)
+    assert list(settings.out.iterdir()) == []
 
 
 def test_a_loss_that_is_no_number_is_told(settings, monkeypatch):

@@ -177,6 +177,10 @@ class Log:
             time_offset_ns=table.column("offset_ns", np.int32) if "offset_ns" in present else None,
         )
 
+    def sweep_files(self, first: int, end: int) -> list[Path]:
+        """The files of the sweeps from `first` to before `end`."""
+        return self._files[first:end]
+
     def sweeps(self) -> Iterator[Sweep]:
         """All sweeps, in the order of their stamps."""
         return (self.sweep(i) for i in range(len(self)))

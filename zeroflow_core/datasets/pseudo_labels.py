@@ -39,6 +39,10 @@ class PseudoLabels:
         """
         return all(stored.has(log, i) for stored in self._stored())
 
+    def files(self, log: Log, i: int) -> list[Path]:
+        """The files with the labels of the pair of sweeps `i` and `i` + 1, those that are there."""
+        return [path for path in (stored.find(log, i) for stored in self._stored()) if path is not None]
+
     def read(self, log: Log, i: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels of the pair of sweeps `i` and `i` + 1: residual flow in metres over the pair, NaN where there is none.
 

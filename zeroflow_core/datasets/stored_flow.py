@@ -70,7 +70,7 @@ class StoredFlows:
 
     def has(self, log: Log, i: int) -> bool:
         """Whether there is a file for the pair of sweeps `i` and `i` + 1, by its name; see `read`."""
-        return self._find(log, i) is not None
+        return self.find(log, i) is not None
 
     def read(self, log: Log, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Flow of the pair of sweeps `i` and `i` + 1, as of read_stored_flow.
@@ -81,7 +81,7 @@ class StoredFlows:
         Raises:
             ZeroFlowError: no such file, or see read_stored_flow.
         """
-        path = self._find(log, i)
+        path = self.find(log, i)
         if path is None:
             raise ZeroFlowError(self._what_is_missing(log, i))
         return read_stored_flow(path, len(log.sweep(self._sweep(i))))
@@ -89,7 +89,8 @@ class StoredFlows:
     def _sweep(self, i: int) -> int:
         return i + 1 if self._reverse else i
 
-    def _find(self, log: Log, i: int) -> Path | None:
+    def find(self, log: Log, i: int) -> Path | None:
+        """The file of the pair of sweeps `i` and `i` + 1, by its name; None where there is none. See `read`."""
         named = self._folder / log.log_id / f"{log.stamps_ns[self._sweep(i)]}.feather"
         if named.is_file():
             return named

@@ -97,6 +97,8 @@ def train(
             ),
             lambda now: stages.show("train", now),
         )
+    if not trained.first:
+        return
     told = [f"{key} {value:.4f}" for key, value in trained.figures.items() if value is not None]
     print(f"{trained.steps:,} steps, {trained.wait_share:.0%} of the time waiting for data; {', '.join(told)}")
     print(f"{trained.student}")

@@ -6,12 +6,27 @@ labels, so that pc0 + label still lies where pc1 has the surface.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
 from zeroflow_core.distillation.training.samples import Sample
+from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
+
+_MOST = {"turn": 180.0, "scale": 0.9, "height": 10.0, "odometry_m": 10.0, "odometry_deg": 90.0}
+
+
+def check_number(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
+    """
+    Raises:
+        ZeroFlowError: `value` is no number from `low` to `high`, or, with `whole`, no whole one.
+    """
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        what = "a whole number" if whole else "a number"
+        raise ZeroFlowError(f"{name} must be {what} from {low:g} to {high:g}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,11 @@ class Augmentation:
     beams_kept: float = 0.5
     odometry_m: float = 0.005
     odometry_deg: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, share = getattr(self, field.name), field.name in ("mirror", "drop_beams", "beams_kept")
+            check_number(f"augmentation.{field.name}", value, 0, 1 if share else _MOST[field.name])
 
 
 NO_AUGMENTATION = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)

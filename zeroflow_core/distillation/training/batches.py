@@ -57,12 +57,12 @@ class Order:
         """The visits of an epoch in their order."""
         drawn: list[tuple[int, int, bool]] = []
         for source, pairs in enumerate(self.pairs):
-            rng = np.random.default_rng([self.seed, number, source])
+            rng = np.random.default_rng([self.seed, number, 1, source])
             directions = 2 if self.two_way[source] else 1
             wanted, items = self._visits_of(source), pairs * directions
             rounds = [rng.permutation(items) for _ in range(-(-wanted // items))]
             drawn += [(source, int(k) // directions, bool(k % directions)) for k in np.concatenate(rounds)[:wanted]]
-        shuffled = np.random.default_rng([self.seed, number]).permutation(len(drawn))
+        shuffled = np.random.default_rng([self.seed, number, 2]).permutation(len(drawn))
         return [Visit(*drawn[k], number, place) for place, k in enumerate(shuffled)]
 
 
@@ -92,7 +92,15 @@ class Samples(Dataset):
         self.sources, self.recipe, self.config, self.seed = sources, recipe, config, seed
         self.window = window_config(config, recipe.window)
 
-    def __getitem__(self, visit: Visit) -> Sample:
+    def __getitem__(self, visit: Visit) -> Sample | ZeroFlowError:
+        """The visit's sample, or the mistake that leaves it without one: raised in a process that loads, it would be
+        told as a traceback."""
+        try:
+            return self._sample(visit)
+        except ZeroFlowError as mistake:
+            return mistake
+
+    def _sample(self, visit: Visit) -> Sample:
         rng = np.random.default_rng([self.seed, visit.epoch, visit.place, 1])
         source, pair = self.sources[visit.source], visit.pair
         for _ in range(_TRIALS):
@@ -112,7 +120,7 @@ class Samples(Dataset):
     def _is_of_use(self, sample: Sample) -> bool:
         low, high = np.array(self.config.minimum), np.array(self.config.maximum)
         in0, in1 = (((pc >= low) & (pc < high)).all(axis=1) for pc in (sample.pc0, sample.pc1))
-        return min(in0.sum(), in1.sum()) >= _FEWEST and bool(np.isfinite(sample.label[in0, 0]).any())
+        return min(in0.sum(), in1.sum()) >= _FEWEST and bool(np.isfinite(sample.label[in0]).all(axis=1).any())
 
     def _extent(self) -> str:
         x, _, z = self.config.maximum

@@ -156,8 +156,9 @@ class Fit:
         self._board = _tensorboard(self._out / TENSORBOARD, self.progress.step) if self._team.first else None
         with self._loader() as batches_of:
             while not self._is_over():
-                self._epoch(batches_of(self.progress.epoch, self.progress.batch))
-                self._end_epoch()
+                with self._advice():
+                    self._epoch(batches_of(self.progress.epoch, self.progress.batch))
+                    self._end_epoch()
         if self._board is not None:
             self._board.close()
 
@@ -176,7 +177,7 @@ class Fit:
             self._task.samples,
             batch_sampler=self._batches,
             num_workers=self._workers,
-            collate_fn=self._task.collate,
+            collate_fn=_Collate(self._task),
             **how,
         )
 
@@ -190,6 +191,8 @@ class Fit:
         progress, mark = self.progress, time.perf_counter()
         self._module.train()
         for batch in batches:
+            if isinstance(batch, ZeroFlowError):  # of a process that loads, where raising it would tell a traceback
+                raise batch
             waited = time.perf_counter() - mark
             loss = self._step(batch)
             progress.step += 1
@@ -211,40 +214,48 @@ class Fit:
         """One step of the optimiser; gives the loss of a sample of this process's part of the batch, on average."""
         recipe, done = self._recipe, self.progress.step / self._steps
         for group in self._optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * group["rate"] * recipe.rate(done + 1 / self._steps)
+            group["lr"] = recipe.learning_rate * group["rate"] * recipe.rate(done + 0.5 / self._steps)
         self._optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        try:
-            parts = [batch[k : k + self._micro_batch] for k in range(0, len(batch), self._micro_batch)]
-            for number, part in enumerate(parts, start=1):
-                alone = self._team.world > 1 and number < len(parts)
-                with self._module.no_sync() if alone else nullcontext():
-                    loss = self._task.loss(self._module(part), part, done)
-                    (loss if recipe.batch_sum else loss / len(batch)).backward()
-                total += float(loss.detach())
-        except (RuntimeError, MemoryError) as error:
-            if _is_out_of_memory(error):
-                raise self._out_of_memory() from error
-            raise
-        if not math.isfinite(total):
+        parts = [batch[k : k + self._micro_batch] for k in range(0, len(batch), self._micro_batch)]
+        for number, part in enumerate(parts, start=1):
+            alone = self._team.world > 1 and number < len(parts)
+            with self._module.no_sync() if alone else nullcontext():
+                loss = self._task.loss(self._module(part), part, done)
+                (loss if recipe.batch_sum else loss / len(batch)).backward()
+            total += float(loss.detach())
+        most = math.inf if recipe.clip is None else recipe.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(self._task.student.parameters(), most))
+        if not math.isfinite(total + norm):
+            what = f"loss is {total}" if not math.isfinite(total) else f"norm of the gradients is {norm}"
             raise ZeroFlowError(
-                f"the loss is {total} at step {self.progress.step + 1}; take a smaller learning rate than "
+                f"the {what} at step {self.progress.step + 1}; take a smaller learning rate than "
                 f"{recipe.learning_rate} (--learning-rate), and remove {self._out / LAST} if it goes on like that"
             )
-        if recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._task.student.parameters(), recipe.clip)
         self._optimiser.step()
         self._task.after_step()
         self._average.update(self.progress.step + 1)
         return total / len(batch)
 
-    def _out_of_memory(self) -> ZeroFlowError:
-        each = min(self._micro_batch, self._batches.batch // self._team.world)
-        smaller = f"--micro-batch {max(each // 2, 1)}" if each > 1 else "a smaller student, or more memory"
-        return ZeroFlowError(
-            f"memory ran out on {self._team.device} with {each} samples at a time; try {smaller}: a batch is then "
-            "learned in parts, and the steps stay the same"
-        )
+    @contextmanager
+    def _advice(self) -> Iterator[None]:
+        """In place of what torch says when memory runs out, here or in a process that loads."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if "DataLoader worker" in str(error):
+                raise ZeroFlowError(
+                    f"a process that loads samples ended ({_first_line(error)}), perhaps because memory ran out; run "
+                    "the same again with fewer --workers (0 loads in this process)"
+                ) from error
+            if not _is_out_of_memory(error):
+                raise
+            each = min(self._micro_batch, self._batches.batch // self._team.world)
+            smaller = f"--micro-batch {max(each // 2, 1)}: a batch is then learned in parts"
+            raise ZeroFlowError(
+                f"memory ran out on {self._team.device} with {each} samples at a time; try "
+                f"{smaller if each > 1 else 'a smaller student'}"
+            ) from error
 
     def _add_row(self) -> None:
         progress = self.progress
@@ -278,13 +289,12 @@ class Fit:
             self._tell("validating")
             figures = self._task.validate(self._average.weights)
             score = self._task.score(figures)
-            first = progress.epoch == 0
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            better = score < progress.best
-            progress.unimproved = 0 if better or first else progress.unimproved + 1
-            if better or first or not math.isfinite(score):  # without a score the last one is the best
-                progress.best, progress.figures = min(score, progress.best), figures
+            if score < progress.best or not math.isfinite(progress.best):  # without any score the last one is the best
+                progress.best, progress.figures, progress.unimproved = score, figures, 0
                 save_state(self._out / BEST, self._average.weights, self._metadata, progress)
+            else:
+                progress.unimproved += 1
             row = {"epoch": progress.epoch, "step": progress.step, **figures}
             _append(self._out / VALIDATION, tuple(row), row)
             self._write_board({name: value for name, value in figures.items() if value is not None})
@@ -317,13 +327,32 @@ class Fit:
             self._optimiser.load_state_dict(states["optimiser"])
             self._average.weights = states["average"]
         if self._team.first:
-            _cut(self._out / CURVES, self.progress.step)
-            _cut(self._out / VALIDATION, self.progress.step)
+            _cut(self._out / CURVES, "step", self.progress.step)
+            _cut(self._out / VALIDATION, "epoch", self.progress.epoch)
 
     def _write_board(self, figures: dict[str, float]) -> None:
-        if self._board is not None:
+        if self._board is None:
+            return
+        try:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, self.progress.step)
+        except OSError as error:
+            raise ZeroFlowError(f"cannot write {self._out / TENSORBOARD}: {error.strerror or error}") from error
+
+
+class _Collate:
+    """A batch from samples; or the mistake, where one of them is one."""
+
+    def __init__(self, task: Task) -> None:
+        self._collate = task.collate
+
+    def __call__(self, samples: list) -> Any:
+        mistake = next((sample for sample in samples if isinstance(sample, ZeroFlowError)), None)
+        return self._collate(samples) if mistake is None else mistake
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _one_thread(_: int) -> None:
@@ -341,7 +370,10 @@ def _tensorboard(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    try:
+        return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _append(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> None:
@@ -356,16 +388,15 @@ def _append(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> None:
         raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _cut(path: Path, step: int) -> None:
-    """Forget the rows after `step`, and one that a kill cut short."""
+def _cut(path: Path, column: str, last: int) -> None:
+    """Forget the rows whose `column` is beyond `last`, and one that a kill cut short."""
     if not path.exists():
         return
-    with open(path, newline="") as file:
-        lines = file.read().splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     head = lines[0].split(",") if lines else []
-    place = head.index("step") if "step" in head else 0
+    place = head.index(column) if column in head else 0
     rows = [line.split(",") for line in lines[1:]]
-    kept = [row for row in rows if len(row) == len(head) and row[place].isdigit() and int(row[place]) <= step]
+    kept = [row for row in rows if len(row) == len(head) and row[place].isdigit() and int(row[place]) <= last]
     if not kept:
         path.unlink()
         return

@@ -20,7 +20,7 @@ def source_of(
 ) -> Source:
     """The labels in `folder` with their logs: those its manifest names, or a split of AV2's.
 
-    data, split: where the logs are; None for what the manifest says
+    data, split: where the logs are, for labels whose manifest does not say it, or names logs that are gone
     ground:      rule for what the student is not to see; None for the one the labels were made with
 
     Raises:
@@ -28,23 +28,21 @@ def source_of(
     """
     labels = find_pseudo_labels(folder)
     manifest = _manifest(folder, labels)
-    if data is not None:
-        logs = tuple(find_split(data, split))
-    elif manifest is None:
+    logs = () if manifest is None else tuple(Path(log["path"]) for log in manifest["logs"].values())
+    gone = [log for log in logs if not log.is_dir()]
+    if data is None and manifest is None:
         raise ZeroFlowError(f"{folder} does not say which logs its labels are of; give their root as --data")
-    else:
-        logs = tuple(Path(log["path"]) for log in manifest["logs"].values())
-        gone = [log for log in logs if not log.is_dir()]
-        if gone:
-            raise ZeroFlowError(
-                f"{gone[0]}, which the labels in {folder} are of, is not there any more; give the root of the logs as "
-                "--data"
-            )
+    if data is None and gone:
+        raise ZeroFlowError(
+            f"{gone[0]}, which the labels in {folder} are of, is not there any more; give the logs' root as --data"
+        )
+    if gone or manifest is None:
+        logs = tuple(find_split(data, split))
     if ground is None:
         ground = _PUBLISHED_GROUND if manifest is None else manifest["configuration"]["ground"]
     if ground == "auto":  # the map, where there is one
         ground = "map" if all(Log(log).has_map_ground for log in logs) else "patchwork"
-    return Source(logs, labels, ground, weight)
+    return Source(logs, labels, ground, weight, "" if manifest is None else str(manifest.get("teacher", "")))
 
 
 def _manifest(folder: Path, labels: PseudoLabels) -> dict[str, Any] | None:

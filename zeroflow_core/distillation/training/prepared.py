@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,12 +41,14 @@ class Source:
     ground: the rule that marks what the student is not to see: ``map`` (Patchwork++ in logs without one), ``patchwork``
             or ``none``
     weight: how often its pairs are seen, beside those of a source of weight 1
+    teacher: that made the labels, in a line; "" where nobody says
     """
 
     logs: tuple[Path, ...]
     labels: PseudoLabels
     ground: str
     weight: float = 1.0
+    teacher: str = ""
 
 
 class PreparedPairs:
@@ -63,10 +65,25 @@ class PreparedPairs:
         self._folder = None if folder is None else folder / self._name()
 
     def _name(self) -> str:
-        """Of the folder: the same for the same content."""
-        labels = {name: str(path) for name, path in asdict(self.source.labels).items()}
-        about = [_EDITION, self.source.ground, labels, self._reach, self._low, self._high]
-        return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:12]
+        """Of the folder: the same for the same way of preparing."""
+        labels = [path and str(path.resolve()) for path in (self.source.labels.forward, self.source.labels.reverse)]
+        return _digest([_EDITION, self.source.ground, labels, self._reach, self._low, self._high])
+
+    @property
+    def digest(self) -> str:
+        """Tells these pairs and their labels from others: names and sizes, as dates change when files are copied."""
+        return _digest([self._about(pair, dates=False) for pair in self.pairs])
+
+    def _about(self, pair: PairRef, dates: bool = True) -> list:
+        """Of what a pair is prepared: the files of its sweeps and labels, with their sizes and dates."""
+        log, i = _open(pair.log), pair.index
+        files = [*log.sweep_files(i, i + 2), *self.source.labels.files(log, i)]
+        try:
+            stats = [file.stat() for file in files]
+        except OSError as error:
+            raise ZeroFlowError(f"cannot read {error.filename}: {error.strerror or error}") from error
+        told = [[stat.st_size, stat.st_mtime_ns] if dates else stat.st_size for stat in stats]
+        return [log.log_id, i, told, str(pair.log.resolve()) if dates else None]
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -87,10 +104,11 @@ class PreparedPairs:
             return self._prepare(self.pairs[k])
         log, i = _open(self.pairs[k].log), self.pairs[k].index
         path = self._folder / log.log_id / f"{log.stamps_ns[i]}.safetensors"
-        kept = _read(path)
+        made_of = _digest(self._about(self.pairs[k]))
+        kept = _read(path, made_of)
         if kept is None:
             kept = self._prepare(self.pairs[k])
-            _write(path, kept)
+            _write(path, kept, made_of)
         return kept
 
     def _prepare(self, pair: PairRef) -> TwoWaySample:
@@ -136,7 +154,11 @@ def students_ground(path: Path, name: str) -> GroundRule:
     return ground_of(_open(path), "auto" if name == "map" else name)
 
 
-def _write(path: Path, sample: TwoWaySample) -> None:
+def _digest(about: list) -> str:
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+
+
+def _write(path: Path, sample: TwoWaySample, made_of: str) -> None:
     from safetensors.numpy import save
 
     arrays = {
@@ -149,13 +171,14 @@ def _write(path: Path, sample: TwoWaySample) -> None:
         "ego0_SE3_ego1": sample.ego0_SE3_ego1.matrix,
         "dt": np.array([sample.dt]),
     }
-    content = save({name: np.ascontiguousarray(values) for name, values in arrays.items() if values is not None})
+    there = {name: np.ascontiguousarray(values) for name, values in arrays.items() if values is not None}
+    content = save(there, metadata={"made_of": made_of})
     with new_file(path, "wb") as file:
         file.write(content)
 
 
-def _read(path: Path) -> TwoWaySample | None:
-    """What is kept at `path`, or None where nothing is."""
+def _read(path: Path, made_of: str) -> TwoWaySample | None:
+    """What is kept at `path`, or None where nothing is, or what is kept was made of other files."""
     from safetensors.numpy import load
 
     try:
@@ -165,6 +188,9 @@ def _read(path: Path) -> TwoWaySample | None:
     except OSError as error:
         raise ZeroFlowError(f"cannot read {path}: {error.strerror or error}") from error
     try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # safetensors' file format
+        if header["__metadata__"]["made_of"] != made_of:
+            return None
         arrays = load(content)
         return TwoWaySample(
             pc0=arrays["pc0"],

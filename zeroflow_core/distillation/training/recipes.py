@@ -8,11 +8,19 @@ from math import cos, pi
 from pathlib import Path
 from typing import Any
 
-from zeroflow_core.distillation.training.augment import NO_AUGMENTATION, Augmentation
+from zeroflow_core.distillation.training.augment import NO_AUGMENTATION, Augmentation, check_number
 from zeroflow_core.distillation.training.losses import LOSSES
 from zeroflow_core.errors import ZeroFlowError
 
 SCHEDULES = ("constant", "cosine")
+_NUMBERS = (
+    ("learning_rate", 1e-12, 1e3),
+    ("decoder_rate", 1e-9, 1e3),
+    ("warm_up", 0, 1),
+    ("around_motion", 0, 1),
+    ("window", 0.01, 1),
+)
+_NUMBERS_OR_NONE = (("patience", 1, 1e9), ("clip", 1e-9, 1e9), ("ema", 1e-9, 0.999999))
 
 
 @dataclass(frozen=True)
@@ -69,23 +77,27 @@ class Recipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "still_weight", tuple(self.still_weight))
         for name, choices in (("loss", LOSSES), ("schedule", SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ZeroFlowError(f"{name} '{getattr(self, name)}' is unknown; choose one of: {', '.join(choices)}")
-        for name in ("epochs", "batch", "visits", "learning_rate", "decoder_rate"):
-            if not getattr(self, name) > 0:
-                raise ZeroFlowError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("patience", "clip"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ZeroFlowError(f"{name} must be above 0, or none, not {getattr(self, name)}")
-        for name in ("warm_up", "around_motion"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ZeroFlowError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
-        if not 0 < self.window <= 1:
-            raise ZeroFlowError(f"window is a share of the grid's side, above 0 and at most 1, not {self.window}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ZeroFlowError(f"ema is a decay between 0 and 1, or none, not {self.ema}")
+        for name in ("epochs", "batch", "visits"):
+            check_number(name, getattr(self, name), 1, 1e9, whole=True)
+        for name, low, high in _NUMBERS:
+            check_number(name, getattr(self, name), low, high)
+        for name, low, high in _NUMBERS_OR_NONE:
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low, high, whole=name == "patience")
+        still = self.still_weight
+        if not isinstance(still, (tuple, list)) or len(still) != 2:
+            raise ZeroFlowError(f"still_weight must be two numbers, at the first and the last step, not {still!r}")
+        for weight in still:
+            check_number("still_weight", weight, 0, 1e3)
+        object.__setattr__(self, "still_weight", tuple(still))
+        for name in ("batch_sum", "bf16", "decoder_norms", "reverse"):
+            if not isinstance(getattr(self, name), bool):
+                raise ZeroFlowError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if not isinstance(self.augmentation, Augmentation):
+            raise ZeroFlowError(f"augmentation must say what it changes, such as turn, not {self.augmentation!r}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -137,7 +149,10 @@ def recipe(name: str, /, **changes: Any) -> Recipe:
     """
     if name.endswith(".json"):
         content = _read(Path(name))
-        return recipe(str(content.pop("from", "fast")), **{"name": Path(name).stem, **content, **changes})
+        origin = content.pop("from", "fast")
+        if origin not in _NAMED:
+            raise ZeroFlowError(f"the recipe {name} is from '{origin}', which is none of: {', '.join(RECIPES)}")
+        return recipe(origin, **{"name": Path(name).stem, **content, **changes})
     if name not in _NAMED:
         raise ZeroFlowError(f"recipe '{name}' is unknown; choose one of: {', '.join(RECIPES)}, or a .json file")
     known = [field.name for field in fields(Recipe)]
@@ -145,12 +160,13 @@ def recipe(name: str, /, **changes: Any) -> Recipe:
         if change not in known:
             raise ZeroFlowError(f"a recipe has no '{change}'; it has: {', '.join(known)}")
     augmentation = changes.get("augmentation")
-    try:
-        if isinstance(augmentation, dict):
-            changes = {**changes, "augmentation": replace(_NAMED[name].augmentation, **augmentation)}
-        return replace(_NAMED[name], **changes)
-    except TypeError as error:
-        raise ZeroFlowError(f"a recipe can't be made of {changes}: {error}") from error
+    if isinstance(augmentation, dict):
+        variations = [field.name for field in fields(Augmentation)]
+        unknown = sorted(set(augmentation) - set(variations))
+        if unknown:
+            raise ZeroFlowError(f"an augmentation has no '{unknown[0]}'; it has: {', '.join(variations)}")
+        changes = {**changes, "augmentation": replace(_NAMED[name].augmentation, **augmentation)}
+    return replace(_NAMED[name], **changes)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -96,10 +96,10 @@ class SceneFlow:
         self.identity = {
             "student": config.to_dict(),
             "recipe": recipe.to_dict(),
-            "pairs": [len(source) for source in sources],
-            "labels": [str(source.source.labels.forward) for source in sources],
+            "pairs": [f"{len(source)} ({source.digest})" for source in sources],
             "weights": list(self.order.weights),
             "seed": seed,
+            "validation": f"{len(labelled)} labelled pairs, {sum(map(len, held_back))} held back",
         }
         self._held_back, self._labelled, self._device = list(held_back), list(labelled), device
         learner = FlowLearner(self.samples.window, bf16)
@@ -131,7 +131,7 @@ class SceneFlow:
         total = torch.zeros((), device=answers[0][0].device)
         for (flow, index), item in zip(answers, part, strict=True):
             label = item.label.to(flow.device)[index]
-            known = torch.isfinite(label[:, 0])
+            known = torch.isfinite(label).all(dim=1)
             flow, label = flow[known], label[known]
             total = total + weighted_epe(flow, label, point_weights(self.recipe.loss, label, item.dt, still))
         return total
@@ -149,11 +149,13 @@ class SceneFlow:
 
     def score(self, figures: dict[str, float | None]) -> float:
         """Three-way EPE on labelled logs; else the mean of the errors on what moves and what stands by the labels."""
-        parts = [figures.get("val/three_way_epe")]
-        if parts[0] is None:
-            parts = [figures.get("heldback/moving_epe"), figures.get("heldback/still_epe")]
-        known = [part for part in parts if part is not None]
-        return sum(known) / len(known) if known else math.inf
+        three_way = figures.get("val/three_way_epe")
+        if three_way is not None:
+            return three_way
+        moving, still = figures.get("heldback/moving_epe"), figures.get("heldback/still_epe")
+        if moving is None:  # by what stands alone, a student that sees no motion would be the best
+            return math.inf
+        return moving if still is None else (moving + still) / 2
 
     def needs_fp32(self, weights: Weights) -> bool:
         """Whether a student with these weights gets worse on held-back pairs, by more than a millimetre, when it

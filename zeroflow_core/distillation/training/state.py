@@ -95,9 +95,10 @@ def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[
         there = json.loads(training["identity"])
         progress = Progress(**training["progress"])
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0][:100]
         raise ZeroFlowError(
-            f"{path} can't be read, or holds no training to go on with ({str(error).splitlines()[0][:100]}); remove it "
-            "to start afresh, or choose another --out"
+            f"{path} can't be read, or holds no training to go on with ({why}); remove it to start afresh, or choose "
+            "another --out"
         ) from error
     here = json.loads(json.dumps(identity))
     if there != here:

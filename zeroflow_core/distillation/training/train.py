@@ -5,7 +5,8 @@ Sources → prepared pairs, some of them held back → the task of scene flow �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs, evenly
-from zeroflow_core.distillation.training.fitting import BEST, Fit, TrainProgress, processes
+from zeroflow_core.distillation.training.fitting import BEST, CURVES, LAST, VALIDATION, Fit, TrainProgress, processes
 from zeroflow_core.distillation.training.prepared import PreparedPairs, Source
 from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.distillation.training.scene_flow import SceneFlow
@@ -24,13 +25,14 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
 from zeroflow_core.fastflow3d.config import SIZES, FastFlow3DConfig
-from zeroflow_core.files import remove_unfinished
+from zeroflow_core.files import locked, remove_unfinished
 from zeroflow_core.ground import GROUND_Z
 from zeroflow_core.workers import cores
 
-STUDENT = "student.safetensors"
+STUDENT, PREPARED = "student.safetensors", "prepared"
+_PATIENCE_S = 15.0  # for what is left of a training that was killed
 _VALIDATED = 64  # pairs of each kind, after every epoch
-_MOST_WORKERS = 8
+_USUAL_WORKERS, _MOST_WORKERS = 8, 256
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Trained:
     steps:      of the optimiser, made
     seconds:    of training
     wait_share: of them, spent waiting for data
+    first:      this process is the first of those that train together, and speaks for them
     """
 
     student: Path
@@ -85,6 +88,7 @@ class Trained:
     steps: int
     seconds: float
     wait_share: float
+    first: bool = True
 
 
 def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] = lambda progress: None) -> Trained:
@@ -102,10 +106,10 @@ def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] 
         raise ZeroFlowError("there is nothing to learn from; give at least one folder of labels")
     if not 0 <= settings.held_back < 1:
         raise ZeroFlowError(f"held_back is a share from 0 to below 1, not {settings.held_back}")
-    with processes(device) as team:
+    if settings.workers is not None and settings.workers > _MOST_WORKERS:
+        raise ZeroFlowError(f"{settings.workers} processes can't load samples; give at most {_MOST_WORKERS}")
+    with processes(device) as team, _held(settings.out, team.first):
         torch.manual_seed(settings.seed)
-        if team.first:
-            _open_folder(settings.out)
         task, held_back = _task(settings, team.device)
         fit = Fit(
             task,
@@ -123,21 +127,35 @@ def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] 
     progress: Progress = fit.progress
     share = progress.waited / progress.seconds if progress.seconds else 0.0
     return Trained(
-        settings.out / STUDENT, task.metadata, held_back, progress.figures, progress.step, progress.seconds, share
+        settings.out / STUDENT, task.metadata, held_back, progress.figures, progress.step, progress.seconds, share,
+        team.first,
     )
 
 
-def _open_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
-    remove_unfinished(out, ["last.ckpt", BEST, STUDENT, "curves.csv", "validation.csv"])
+@contextmanager
+def _held(out: Path, first: bool) -> Iterator[None]:
+    """`out` made, and held against other trainings meanwhile, by the first process."""
+    if not first:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out, _PATIENCE_S))
+            remove_unfinished(out, [LAST, BEST, STUDENT, CURVES, VALIDATION])
+            remove_unfinished(out / PREPARED)
+        except BlockingIOError as error:
+            raise ZeroFlowError(
+                f"another process is training into {out}; wait for it or choose another --out"
+            ) from error
+        except OSError as error:
+            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+        yield
 
 
 def _task(settings: TrainSettings, device: str) -> tuple[SceneFlow, list[PairRef]]:
     config, weights = _student(settings.student)
-    folder = settings.prepared or settings.out / "prepared"
+    folder = settings.prepared or settings.out / PREPARED
     learned, held_back, refs = [], [], []
     for source in settings.sources:
         kept, back = split_pairs(labelled_pairs(source), settings.held_back)
@@ -185,14 +203,14 @@ def labelled_pairs(source: Source) -> list[PairRef]:
 
 def split_pairs(pairs: Sequence[PairRef], held_back: float) -> tuple[list[PairRef], list[PairRef]]:
     """Those to learn from and those held back: the share `held_back` of all, taken as whole logs from the last one on,
-    and of the log that would be too much from its end. What is learned from and what is not lies apart in time.
+    and of the log that would be too much from its end. Where that log is cut, a pair of
+    either part shares a sweep with one of the other.
 
     One pair is held back at least, where there is more than one and a share at all.
     """
-    count = round(held_back * len(pairs))
-    if held_back > 0 and len(pairs) > 1:
-        count = min(max(count, 1), len(pairs) - 1)
-    cut = len(pairs) - count
+    if held_back == 0 or len(pairs) < 2:
+        return list(pairs), []
+    cut = len(pairs) - min(max(round(held_back * len(pairs)), 1), len(pairs) - 1)
     return list(pairs[:cut]), list(pairs[cut:])
 
 
@@ -223,6 +241,7 @@ def _metadata(settings: TrainSettings, sources: Sequence[PreparedPairs]) -> dict
         "interval_s": round(float(torch.tensor(intervals).median()), 3),
         "ground_z": GROUND_Z,
         "recipe": settings.recipe.to_dict(),
+        "teacher": "; ".join(sorted({source.source.teacher for source in sources} - {""})),
         **(settings.about or {}),
     }
 
@@ -230,10 +249,12 @@ def _metadata(settings: TrainSettings, sources: Sequence[PreparedPairs]) -> dict
 def _workers(settings: TrainSettings, world: int) -> int:
     if settings.workers is not None:
         return settings.workers
-    return max(min((cores() - world) // world, _MOST_WORKERS), 1)
+    return max(min((cores() - world) // world, _USUAL_WORKERS), 1)
 
 
 def _export(out: Path, task: SceneFlow) -> None:
+    if not (out / BEST).exists():
+        raise ZeroFlowError(f"{out / BEST} is gone; remove {out / LAST}, too, to train again")
     model, _ = load_model(out / BEST)
     if task.needs_fp32(model.state_dict()):
         task.metadata["precision"] = "fp32"
