@@ -18,15 +18,16 @@ from zeroflow_core.datasets.av2 import Log, find_split
 from zeroflow_core.datasets.recording import read_recording
 from zeroflow_core.devices import choose_device
 from zeroflow_core.distillation.judging import judge_held_back
-from zeroflow_core.distillation.labelling.label import Labelled, LabelSettings, label
+from zeroflow_core.distillation.labelling.label import Labelled, LabelSettings, check_logs, label
 from zeroflow_core.distillation.launching import launch_command
 from zeroflow_core.distillation.pictures import draw_before_after, draw_training
 from zeroflow_core.distillation.report import REPORT as REPORT_FILE
 from zeroflow_core.distillation.report import Facts, write_report
-from zeroflow_core.distillation.sources import IMPORTED, LogSource, find_sources
+from zeroflow_core.distillation.sources import IMPORTED, LogSource, find_sources, unlike_bags
 from zeroflow_core.distillation.training.label_sources import source_of
-from zeroflow_core.distillation.training.recipes import recipe
-from zeroflow_core.distillation.training.train import Trained, TrainSettings, train
+from zeroflow_core.distillation.training.prepared import PreparedPairs, Source
+from zeroflow_core.distillation.training.recipes import Recipe, recipe
+from zeroflow_core.distillation.training.train import Trained, TrainSettings, labelled_pairs, train
 from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import run as evaluation
 from zeroflow_core.evaluation.methods import Settings
@@ -34,12 +35,16 @@ from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.fastflow3d.checkpoint import checkpoint_file, load_model
 from zeroflow_core.fastflow3d.config import SIZES
 from zeroflow_core.files import locked, new_file, remove_unfinished
-from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
+from zeroflow_core.nsfp.config import TeacherConfig
 from zeroflow_core.version import VERSION
 
 STAGES = IMPORT, LABEL, TRAIN, EVALUATE, REPORT = "import", "label", "train", "evaluate", "report"
 CONFIG, LOG = "config.json", "log.txt"
+TRAINING, EVALUATION = "training", "evaluation"
 STUDENT, CURVES, BEFORE_AFTER = "student.safetensors", "curves.png", "before_after.png"
+
+_PATIENCE_S = 15.0  # for what is left of a run that was killed
+_BEGAN_WITH = "labels.txt"  # in the training's folder: tells the labels that it began with from others
 
 _log = logging.getLogger(__name__)
 
@@ -50,12 +55,14 @@ class DistillSettings:
     source:     logs or bags to learn from
     out:        the run's folder
     student:    1x, xl, small, a checkpoint to start from, or ``auto``: 1x on a GPU, else small
-    recipe:     by its name; epochs: None for as many as it has
+    recipe:     by its name; epochs, batch, learning_rate: None for what it says
     method, teacher_config, seed: of the teacher; the seed is also the training's
+    ground:     what teacher and student are not to see, as LabelSettings has it
     pairs_per_log: to label at most, of each log; None for all
     val:        logs with labels to judge by; without any, those of the split ``val`` of the source's root, where there
                 are some and it is not what is learned from
     device:     ``auto``, ``cpu``, ``cuda`` or ``cuda:n``
+    held_back, workers, micro_batch: of the training, as TrainSettings has them
     """
 
     source: LogSource
@@ -63,12 +70,18 @@ class DistillSettings:
     student: str = "auto"
     recipe: str = "fast"
     epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     method: str = "nsfp"
     teacher_config: str | TeacherConfig = "fast"
+    ground: str = "auto"
     pairs_per_log: int | None = None
     val: tuple[Path, ...] = ()
     device: str = "auto"
     seed: int = 0
+    held_back: float = 0.1
+    workers: int | None = None
+    micro_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,13 +106,16 @@ def resolved(settings: DistillSettings) -> DistillSettings:
     """The settings without ``auto``, where that depends on the machine.
 
     Raises:
-        ZeroFlowError: a device that is not there, or a name that shows as wrong before the work: of the teacher, its
-            configuration, the recipe or the student.
+        ZeroFlowError: a device that is not there, or what shows as wrong before the work: of the teacher, its
+            configuration, the ground, the recipe or the student.
     """
     device = choose_device(settings.device)
-    if isinstance(settings.teacher_config, str):
-        teacher_config(settings.method, settings.teacher_config)
-    recipe(settings.recipe)
+    _label_settings(settings, [])
+    if settings.source.bag is not None and settings.ground == "map":
+        raise ZeroFlowError("a bag has no map with ground heights; choose --ground patchwork")
+    _recipe(settings)
+    if not 0 <= settings.held_back < 1:
+        raise ZeroFlowError(f"what is held back is a share from 0 to below 1, not {settings.held_back}")
     student = settings.student
     if student == "auto":
         student = "small" if device == "cpu" else "1x"
@@ -122,23 +138,29 @@ def distill(
         ZeroFlowError: sources or settings that can't be used, `out` holds another run, or the file system refuses.
     """
     settings = resolved(settings)
-    how = recipe(settings.recipe, **({} if settings.epochs is None else {"epochs": settings.epochs}))
     validation = _labelled(settings)
     out = settings.out
     with _opened(out, settings):
         _log.info("learning from %s", settings.source.name)
         logs = find_sources(settings.source, out / "data", lambda now: on_progress(IMPORT, now))
+        to_label = _label_settings(settings, logs)
+        check_logs(to_label)
         _keep(settings)
         with _threads_kept():
-            labelled = label(_label_settings(settings, logs), lambda now: on_progress(LABEL, now))
+            labelled = label(to_label, lambda now: on_progress(LABEL, now))
         _log.info("labels: %s", json.dumps(labelled.manifest["counts"]))
+        labels = source_of(out / "labels")
+        _forget_other_labels(out, labels)
         training = TrainSettings(
-            sources=(source_of(out / "labels"),),
-            out=out / "training",
+            sources=(labels,),
+            out=out / TRAINING,
             student=settings.student,
-            recipe=how,
+            recipe=_recipe(settings),
             device=settings.device,
             seed=settings.seed,
+            workers=settings.workers,
+            micro_batch=settings.micro_batch,
+            held_back=settings.held_back,
             prepared=out / "prepared",
             validation=validation,
             name=out.resolve().name,
@@ -160,9 +182,34 @@ def _label_settings(settings: DistillSettings, logs: list[Path]) -> LabelSetting
         method=settings.method,
         teacher_config=settings.teacher_config,
         device=settings.device,
+        ground=settings.ground,
         seed=settings.seed,
         per_log=settings.pairs_per_log,
     )
+
+
+def _recipe(settings: DistillSettings) -> Recipe:
+    changes = {"epochs": settings.epochs, "batch": settings.batch, "learning_rate": settings.learning_rate}
+    return recipe(settings.recipe, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _forget_other_labels(out: Path, labels: Source) -> None:
+    """Remove training and evaluation of labels that were others, as those are of which failed pairs have come since."""
+    here = PreparedPairs(labels, labelled_pairs(labels), SIZES["small"], None).digest
+    began_with = out / TRAINING / _BEGAN_WITH
+    try:
+        if began_with.is_file() and began_with.read_text() == here:
+            return
+        if began_with.parent.exists():
+            _log.warning("%s: there are other labels now than when the training began; it begins afresh", out)
+            began_with.unlink(missing_ok=True)  # first, so that what is left, if this is stopped, is not taken for good
+        for folder in (out / TRAINING, out / EVALUATION):
+            if folder.exists():
+                shutil.rmtree(folder)
+    except OSError as error:
+        raise ZeroFlowError(f"cannot begin afresh in {out / TRAINING}: {error.strerror or error}") from error
+    with new_file(began_with, "w") as file:
+        file.write(here)
 
 
 def _labelled(settings: DistillSettings) -> tuple[Path, ...]:
@@ -195,7 +242,7 @@ def _evaluate(
         how = Settings(
             folder.parent, folder.name, method, checkpoint=checkpoint, device=settings.device, logs=names
         )
-        outcome = evaluation.evaluate(how, settings.out / "evaluation" / method, on_progress=on_progress)
+        outcome = evaluation.evaluate(how, settings.out / EVALUATION / method, on_progress=on_progress)
         metrics[method] = outcome.metrics
         failed += outcome.failed
     return metrics, failed
@@ -237,6 +284,7 @@ def _report(
         metrics=metrics,
         launch=launch,
         pictures=tuple(pictures),
+        unlike=unlike_bags(logs),
     )
     report = write_report(facts, out)
     _log.info("%s is done", out / STUDENT)
@@ -260,7 +308,7 @@ def _opened(out: Path, settings: DistillSettings) -> Iterator[None]:
     with ExitStack() as held:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out))
+            held.enter_context(locked(out, _PATIENCE_S))
             _check_same(out, settings)
             remove_unfinished(out, [CONFIG, STUDENT, CURVES, BEFORE_AFTER, REPORT_FILE])
             held.enter_context(_logged(out / LOG))
@@ -296,9 +344,17 @@ def _check_same(out: Path, settings: DistillSettings) -> None:
         there = dict(json.loads(path.read_text())["settings"])
     except (ValueError, TypeError, KeyError) as error:
         raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
+    device = there.get("device")
+    if device != here["device"]:
+        raise ZeroFlowError(
+            f"the run in {out} was begun on {device}, where labels come out differently than on {here['device']}; go "
+            f"on with --device {device}, or choose another --out"
+        )
     if there != here:
+        labels = f" (its labels can be trained on: zeroflow distill train --labels {out / 'labels'})"
         raise ZeroFlowError(
             f"{out} holds another run ({differences(there, here)}); choose another --out, or remove it"
+            f"{labels if (out / 'labels').exists() else ''}"
         )
 
 
@@ -310,12 +366,15 @@ def _keep(settings: DistillSettings) -> None:
 
 
 def _as_plain(settings: DistillSettings) -> dict[str, Any]:
-    """What makes a run another run; where it computes, and where its folder lies, does not."""
+    """What makes a run another run: not where its folder lies, which of several GPUs it has, or how it shares memory.
 
+    settings: resolved
+    """
     told = asdict(settings)
     told = {**told.pop("source"), **told, "val": sorted({str(log.parent.resolve()) for log in settings.val})}
-    for name in ("out", "device"):
+    for name in ("out", "workers", "micro_batch"):
         del told[name]
+    told["device"] = settings.device.partition(":")[0]
     return json.loads(json.dumps(told, default=lambda path: str(path.resolve())))  # as a file gives it back
 
 
