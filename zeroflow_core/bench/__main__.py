@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from zeroflow_core.bench.distillation import distillation
 from zeroflow_core.bench.loader import loader
 from zeroflow_core.bench.odometry import odometry
 from zeroflow_core.bench.realism import realism
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command()(distillation)
 app.command()(loader)
 app.command()(odometry)
 app.command()(realism)
