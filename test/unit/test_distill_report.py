@@ -106,3 +106,10 @@ def test_errors_by_the_logs_own_labels(facts: Facts, tmp_path: Path):
     assert [line.split(" | ")[0] for line in rows] == ["| zero flow", "| student", "| teacher"]
     assert "forward: three-way 0.1100 m" in page and "reverse: three-way 0.1200 m" in page
     assert "No log has labels" not in page
+
+
+def test_bags_that_are_not_alike_are_told(facts: Facts, tmp_path: Path):
+    sentence = "the bag b.mcap is not like drive: its topic is /b, not /points"
+    page = _page(replace(facts, unlike=[sentence]), tmp_path)
+    assert f"- **{sentence}**" in page and "See it live, where it is set up as in drive:" in page
+    assert "not like" not in _page(facts, tmp_path)

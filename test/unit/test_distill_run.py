@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from zeroflow_core.cli import main
+from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation import run
 from zeroflow_core.distillation.run import Distilled, DistillSettings, distill
 from zeroflow_core.distillation.sources import LogSource
@@ -130,10 +132,29 @@ def test_a_complete_run_is_left_as_it_is(finished: Run):
     assert content() == before
 
 
-@pytest.mark.parametrize(("change", "says"), [({"epochs": 2}, "its epochs is 1, not 2"), ({"seed": 7}, "its seed is")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 2}, r"its epochs is 1, not 2.*its labels can be trained on: zeroflow distill train --labels /"),
+        ({"seed": 7}, "its seed is"),
+        ({"learning_rate": 0.1}, "its learning_rate is None, not 0.1"),
+        ({"held_back": 0.3}, "its held_back is 0.1, not 0.3"),
+        ({"ground": "none"}, "its ground is auto, not none"),
+    ],
+)
 def test_a_folder_holds_one_run(finished: Run, change: dict, says: str):
     with pytest.raises(ZeroFlowError, match=f"holds another run .*{says}"):
         distill(replace(finished.settings, **change))
+
+
+def test_how_memory_is_shared_makes_no_other_run(finished: Run):
+    assert distill(replace(finished.settings, micro_batch=1, workers=0)) == finished.done
+
+
+def test_a_run_goes_on_where_its_device_is(finished: Run, monkeypatch):
+    monkeypatch.setattr(run, "choose_device", lambda device: "cuda")
+    with pytest.raises(ZeroFlowError, match="was begun on cpu, .* than on cuda; go on with --device cpu, or choose"):
+        distill(replace(finished.settings, device="auto"))  # the student would be another one as well
 
 
 def test_two_processes_do_not_share_a_folder(finished: Run):
@@ -149,6 +170,10 @@ def test_two_processes_do_not_share_a_folder(finished: Run):
         ({"student": "huge"}, "student 'huge' is neither a size"),
         ({"recipe": "slow"}, "recipe 'slow' is unknown"),
         ({"method": "magic", "teacher_config": "fast"}, "teacher 'magic' is unknown"),
+        ({"teacher_config": "slow"}, "teacher configuration 'slow' is unknown"),
+        ({"ground": "grass"}, "ground rule 'grass' is unknown"),
+        ({"held_back": 1.0}, "a share from 0 to below 1"),
+        ({"epochs": 0}, "epochs must be"),
     ],
 )
 def test_a_mistake_leaves_nothing(data: Path, tmp_path: Path, change: dict, says: str):
@@ -156,6 +181,14 @@ def test_a_mistake_leaves_nothing(data: Path, tmp_path: Path, change: dict, says
     with pytest.raises(ZeroFlowError, match=says):
         distill(replace(settings, **change))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_that_is_not_there_is_missed_before_the_run_begins(data: Path, tmp_path: Path):
+    log = tmp_path / "data" / "sensor" / "train" / "a"
+    shutil.copytree(data / "sensor" / "train" / "a", log, ignore=shutil.ignore_patterns("map"))
+    with pytest.raises(ZeroFlowError, match="has no map with ground heights; choose --ground patchwork"):
+        distill(DistillSettings(LogSource(tmp_path / "data"), tmp_path / "run", ground="map", device="cpu"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_judging_by_logs_without_labels_is_a_mistake(data: Path, tmp_path: Path, monkeypatch):
@@ -187,11 +220,14 @@ def asked(monkeypatch, tmp_path: Path) -> list[DistillSettings]:
 def test_the_command_passes_on_what_it_is_told(asked: list[DistillSettings], data: Path, tmp_path: Path):
     words = ["--data", data, "--log", "a", "--log", "b", "--out", tmp_path / "run", "--student", "xl", "--epochs", 3]
     words += ["--recipe", "published", "--method", "fastnsf", "--val", f"{data}:train", "--pairs-per-log", 2]
-    result = _run(*words, "--device", "cpu", "--seed", 9)
+    words += ["--batch", 4, "--learning-rate", 0.0005, "--micro-batch", 2, "--held-back", 0.2, "--workers", 1]
+    result = _run(*words, "--ground", "none", "--device", "cpu", "--seed", 9)
     assert asked == [
         DistillSettings(
-            LogSource(data, "train", ("a", "b")), tmp_path / "run", "xl", "published", 3, "fastnsf", "fast", 2,
-            tuple(data / "sensor" / "train" / name for name in ("a", "b")), "cpu", 9,
+            LogSource(data, "train", ("a", "b")), tmp_path / "run", student="xl", recipe="published", epochs=3,
+            batch=4, learning_rate=0.0005, method="fastnsf", teacher_config="fast", ground="none", pairs_per_log=2,
+            val=tuple(data / "sensor" / "train" / name for name in ("a", "b")), device="cpu", seed=9, held_back=0.2,
+            workers=1, micro_batch=2,
         )
     ]  # fmt: skip
     assert result.exit_code == 1 and "ros2 launch it" in result.output
@@ -211,6 +247,13 @@ def test_the_student_of_a_cpu_is_small_and_that_is_said(asked: list[DistillSetti
         (["--data", "x"], "no folder to write to; give --out"),
         (["--out", "x", "label", "--data", "y", "--out", "z"], "--out stands before label"),
         (["--data", "x", "--bag", "y", "--out", "z"], "both logs and a bag"),
+        (["--bag", "y", "--split", "mine", "--out", "z"], "--split is of --data; labels of a bag are called train"),
+        (["--data", "x", "--split", "a/b", "--out", "z"], "a split can't be called 'a/b'"),
+        (["--bag", "y", "--ground", "grass", "--out", "z"], "ground rule 'grass' is unknown"),
+        (["--bag", "y", "--ground", "map", "--out", "z"], "a bag has no map"),
+        (["--bag", "y", "--teacher-config", "slow", "--out", "z"], "teacher configuration 'slow' is unknown"),
+        (["--bag", "y", "--student", "huge", "--out", "z"], "student 'huge' is neither"),
+        (["--bag", "y", "--ego-motion", "guess", "--out", "z"], "ego motion 'guess' is unknown"),
     ],
 )
 def test_misused_options_are_told_in_a_sentence(words: list[str], says: str, tmp_path: Path, monkeypatch):
@@ -223,4 +266,27 @@ def test_misused_options_are_told_in_a_sentence(words: list[str], says: str, tmp
 def test_the_settings_are_kept_as_plain_data(finished: Run, data: Path):
     kept = json.loads((finished.out / "config.json").read_text())["settings"]
     assert kept["data"] == str(data) and kept["student"] == "small" and kept["epochs"] == 1
-    assert "out" not in kept and "device" not in kept
+    assert kept["device"] == "cpu" and not {"out", "workers", "micro_batch"} & set(kept)
+
+
+def test_pairs_that_failed_at_first_are_learned_from_when_they_succeed(data: Path, tmp_path: Path, caplog):
+    shutil.copytree(data / "sensor" / "train" / "a", tmp_path / "data" / "sensor" / "train" / "a")
+    log = Log(tmp_path / "data" / "sensor" / "train" / "a")
+    damaged = log.path / "sensors" / "lidar" / f"{log.stamps_ns[2]}.feather"
+    sweep = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    settings = DistillSettings(
+        LogSource(tmp_path / "data"), tmp_path / "run", epochs=1, teacher_config=QUICK, device="cpu", held_back=0.0
+    )
+    assert [pair["index"] for pair in distill(settings).failed] == [1]
+    before = (tmp_path / "run" / "student.safetensors").read_bytes()
+    assert "begins afresh" not in caplog.text
+    damaged.write_bytes(sweep)
+    done = distill(settings)
+    assert done.failed == [] and done.student.read_bytes() != before
+    told = "there are other labels now than when the training began; it begins afresh"
+    assert caplog.text.count(told) == 1 and told in (tmp_path / "run" / "log.txt").read_text()
+    trained = (tmp_path / "run" / "training" / "last.ckpt").stat().st_mtime_ns
+    distill(settings)
+    assert (tmp_path / "run" / "training" / "last.ckpt").stat().st_mtime_ns == trained
+    assert caplog.text.count("begins afresh") == 1

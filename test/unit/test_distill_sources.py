@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from zeroflow_core.datasets.recording import Recording
+from zeroflow_core.datasets.recording.settings import write_recording
 from zeroflow_core.distillation import sources
 from zeroflow_core.distillation.launching import launch_command
 from zeroflow_core.distillation.sources import LogSource, find_sources
@@ -29,6 +30,11 @@ RECORDING = Recording(
         ({"data": Path("a"), "height": 1.8}, "--height is for --bag"),
         ({"data": Path("a"), "deskew": True}, "--deskew is for --bag"),
         ({"data": Path("a"), "ego_motion": "tf"}, "--ego-motion is for --bag"),
+        ({"data": Path("a"), "split": "a/b"}, "a split can't be called 'a/b'"),
+        ({"data": Path("a"), "split": ""}, "a split can't be called ''"),
+        ({"bag": Path("b"), "split": "mine"}, "--split is of --data"),
+        ({"bag": Path("b"), "ego_motion": "guess"}, "ego motion 'guess' is unknown"),
+        ({"bag": Path("b"), "height": -1.0}, "height of -1.0 m"),
     ],
 )
 def test_a_source_that_can_not_be_meant(given: dict, says: str):
@@ -89,3 +95,30 @@ def test_the_launch_command_says_what_the_recording_said(tmp_path: Path):
 def test_a_path_with_a_space_is_quoted(tmp_path: Path):
     command = launch_command(tmp_path / "my run" / "student.safetensors", None)
     assert command.endswith(f"checkpoint:='{tmp_path}/my run/student.safetensors'")
+
+
+def test_bags_of_another_set_up_are_told(tmp_path: Path, monkeypatch, caplog):
+    logs = []
+
+    def imported(name: str, **changes) -> None:
+        logs.append(tmp_path / f"{name}_{len(logs)}")
+        logs[-1].mkdir()
+        write_recording(logs[-1], replace(RECORDING, bag=name, **changes))
+
+    imported("a")
+    imported("a", sweeps=7)
+    imported("b", z_offset=RECORDING.z_offset + 0.04, height=1.8, bag_clouds=9)
+    assert sources.unlike_bags(logs) == []
+    imported("c", topic="/points", z_offset=RECORDING.z_offset + 0.06)
+    imported("c", topic="/points", z_offset=RECORDING.z_offset + 0.06)
+    imported("d", ego_motion="tf", deskewed=True)
+    told = sources.unlike_bags(logs)
+    assert [sentence.partition(":")[0] for sentence in told] == ["the bag c is not like a", "the bag d is not like a"]
+    assert "its topic is /points, not /ouster/points; its z_offset is 1.53" in told[0]
+    assert told[1].endswith("its ego_motion is tf, not kiss_icp; its deskewed is True, not False")
+
+    monkeypatch.setattr(sources, "find_bags", lambda path: [path])
+    monkeypatch.setattr(sources, "import_bag", lambda bag, folder, **how: logs)
+    with caplog.at_level("WARNING"):
+        find_sources(LogSource(bag=tmp_path), tmp_path / "data")
+    assert all(sentence in caplog.text for sentence in told) and len(caplog.records) == 2

@@ -35,6 +35,7 @@ class Facts:
     metrics:   by method, of labelled logs, as metrics.json holds them
     launch:    the command that starts the node
     pictures:  names of those that lie beside the report
+    unlike:    of bags that are not recorded like the first, see unlike_bags
     """
 
     name: str
@@ -50,6 +51,7 @@ class Facts:
     metrics: dict[str, dict]
     launch: str
     pictures: Sequence[str]
+    unlike: Sequence[str] = ()
 
 
 def write_report(facts: Facts, out: Path) -> Path:
@@ -157,6 +159,8 @@ def _source(facts: Facts) -> Iterator[str]:
             f"- ground at z = {recording.ground_z:.2f} m ({height}), so z_offset = {recording.z_offset:.2f} m; "
             f"{'deskewed here' if recording.deskewed else 'taken as deskewed by the driver'}"
         )
+    for sentence in facts.unlike:
+        yield f"- **{sentence}**"
     yield f"- ground left out before the student: {facts.trained.metadata['ground']}"
 
 
@@ -195,7 +199,7 @@ def _training(facts: Facts) -> Iterator[str]:
 
 
 def _next(facts: Facts) -> Iterator[str]:
-    yield "See it live:"
+    yield "See it live:" if not facts.unlike else f"See it live, where it is set up as in {facts.recording.bag}:"
     yield ""
     yield "```sh"
     yield facts.launch

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zeroflow_core.datasets.av2 import find_split
-from zeroflow_core.datasets.recording import check_asked_for, find_bags, import_bag
-from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.datasets.recording import check_asked_for, find_bags, import_bag, read_recording
+from zeroflow_core.errors import ZeroFlowError, differences
 
 _OF_BAGS = "train"  # the split that bags become
 IMPORTED = f"sensor/{_OF_BAGS}"  # of the folder that bags are imported into, which is an AV2 root by itself
+
+_SET_UP = ("topic", "ego_motion", "odometry", "vehicle_frame", "deskewed", "z_offset")  # of a Recording
+_SAME_HEIGHT = 0.05  # metres; estimates are no better
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,4 +118,24 @@ def find_sources(
             height=source.height,
             on_sweep=on_sweep,
         )
-    return sorted(logs)
+    logs = sorted(logs)
+    for sentence in unlike_bags(logs):
+        _log.warning("%s; a student learns from both, but one robot is not set up like the other", sentence)
+    return logs
+
+
+def unlike_bags(logs: Sequence[Path]) -> list[str]:
+    """What tells the set-up of the bags that logs were imported from apart from that of the first: a sentence a bag.
+
+    Raises:
+        ZeroFlowError: a recording.json is damaged.
+    """
+    recordings = {recording.bag: recording for recording in map(read_recording, logs) if recording is not None}
+    first, *others = recordings.values() or [None]
+    sentences = []
+    for other in others:
+        names = [name for name in _SET_UP if name != "z_offset" or abs(other.z_offset - first.z_offset) > _SAME_HEIGHT]
+        unlike = differences(*({name: getattr(one, name) for name in names} for one in (other, first)))
+        if unlike:
+            sentences.append(f"the bag {other.bag} is not like {first.bag}: {unlike}")
+    return sentences

@@ -13,6 +13,7 @@ from zeroflow_core.cli.distill.options import (
     Data,
     Deskew,
     EgoMotion,
+    Ground,
     Height,
     LogNames,
     Odometry,
@@ -55,8 +56,20 @@ def distill(
     ] = "auto",
     recipe: Annotated[str, typer.Option(help="How the student trains: fast, or published.")] = "fast",
     epochs: Annotated[int | None, typer.Option(min=1, help="Else as many as the recipe has.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples a step; else the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest; else the recipe's.")] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples at a time, where a batch does not fit into memory.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=256, help="Processes that load samples; else by the cores.")
+    ] = None,
+    held_back: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of the pairs not to learn from, to see how it does on them.")
+    ] = 0.1,
     method: TeacherMethod = "nsfp",
     teacher_config: TeacherConfiguration = "fast",
+    ground: Ground = "auto",
     pairs_per_log: PairsPerLog = None,
     val: Annotated[
         str | None,
@@ -100,12 +113,18 @@ def distill(
         student=student,
         recipe=recipe,
         epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
         method=method,
         teacher_config=teacher_config,
+        ground=ground,
         pairs_per_log=pairs_per_log,
         val=split_at(val),
         device=device,
         seed=seed,
+        held_back=held_back,
+        workers=workers,
+        micro_batch=micro_batch,
     )
     chosen = resolved(settings)
     if student == "auto":

@@ -15,6 +15,7 @@ from zeroflow_core.cli.distill.options import (
     Data,
     Deskew,
     EgoMotion,
+    Ground,
     Height,
     LogNames,
     Odometry,
@@ -59,13 +60,7 @@ def label(
     deskew: Deskew = False,
     method: TeacherMethod = "nsfp",
     teacher_config: TeacherConfiguration = "fast",
-    ground: Annotated[
-        str,
-        typer.Option(
-            help="What the teacher leaves out as ground: map, patchwork, none, or auto: the map where there is one, "
-            "else patchwork."
-        ),
-    ] = "auto",
+    ground: Ground = "auto",
     pairs_per_log: PairsPerLog = None,
     shard: Annotated[
         str,

@@ -26,4 +26,10 @@ Deskew = Annotated[
 TeacherMethod = Annotated[
     str, typer.Option(help="The teacher: nsfp, or fastnsf (no labels backwards in time).")
 ]
+Ground = Annotated[
+    str,
+    typer.Option(
+        help="What is left out as ground: map, patchwork, none, or auto: the map where there is one, else patchwork."
+    ),
+]
 PairsPerLog = Annotated[int | None, typer.Option(min=1, help="Label only so many pairs of each log.")]
