@@ -157,7 +157,8 @@ def test_a_run_goes_on_where_its_device_is(finished: Run, monkeypatch):
         distill(replace(finished.settings, device="auto"))  # the student would be another one as well
 
 
-def test_two_processes_do_not_share_a_folder(finished: Run):
+def test_two_processes_do_not_share_a_folder(finished: Run, monkeypatch):
+    monkeypatch.setattr(run, "_PATIENCE_S", 0.0)
     with locked(finished.out), pytest.raises(ZeroFlowError, match="another process is distilling into"):
         distill(finished.settings)
 
