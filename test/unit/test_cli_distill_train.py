@@ -64,7 +64,7 @@ def _refused(result) -> str:
 
 def test_labels_become_a_student(root, tmp_path, monkeypatch):
     student = tiny_student(monkeypatch)
-    monkeypatch.setattr(fitting, "_tensorboard", lambda folder, step: None)
+    monkeypatch.setattr(fitting, "open_board", lambda folder, step: None)
     arguments = ("--student", student, "--device", "cpu", "--epochs", 1, "--batch", 2, "--workers", 0)
     result = _train(root, tmp_path / "mine", *arguments)
     assert result.exit_code == 0, result.output

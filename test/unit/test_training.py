@@ -43,7 +43,7 @@ def source(tmp_path_factory):
 def settings(source, tmp_path, monkeypatch) -> TrainSettings:
     """Six pairs, one of them held back; 10 samples in both directions make 3 steps an epoch."""
     student = tiny_student(monkeypatch)
-    monkeypatch.setattr(fitting, "_tensorboard", lambda folder, step: None)
+    monkeypatch.setattr(fitting, "open_board", lambda folder, step: None)
     return TrainSettings((source,), tmp_path / "out", student, quick(), "cpu", workers=0, prepared=tmp_path / "kept")
 
 

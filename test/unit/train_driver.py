@@ -33,7 +33,7 @@ Tell = Callable[[int], None]
 def learn(root: Path, out: Path, saved_every_s: float, workers: int, on_step: Tell) -> None:
     """48 steps in eight epochs. Prints every validation, and at the end a digest of what the student has learned."""
     fitting._SAVED_EVERY_S = saved_every_s
-    fitting._tensorboard = lambda folder, step: None
+    fitting.open_board = lambda folder, step: None
     SIZES["tiny"] = TINY
     logs = tuple(sorted((root / "logs" / "sensor" / "train").iterdir()))
     source = Source(logs, label_folders(root / "labels", "train", "nsfp"), "none")

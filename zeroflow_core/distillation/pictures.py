@@ -13,7 +13,7 @@ from PIL import Image
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels
 from zeroflow_core.distillation.pairs import PairRef, evenly
-from zeroflow_core.distillation.training.fitting import CURVES, VALIDATION
+from zeroflow_core.distillation.training.curves import CURVES, VALIDATION
 from zeroflow_core.distillation.training.prepared import students_ground
 from zeroflow_core.drawing.birds_eye import draw_birds_eye
 from zeroflow_core.drawing.curves import Curve, Panel, draw_curves

@@ -6,9 +6,7 @@ checkpoint and makes the losses it would have made.
 
 from __future__ import annotations
 
-import csv
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,14 +21,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from zeroflow_core.distillation.training.batches import Batches
+from zeroflow_core.distillation.training.curves import (
+    CURVE,
+    CURVES,
+    TENSORBOARD,
+    VALIDATION,
+    append_row,
+    cut_rows,
+    open_board,
+)
+from zeroflow_core.distillation.training.processes import Processes
 from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.distillation.training.state import Progress, load_state, save_state
 from zeroflow_core.distillation.training.task import Task, Weights
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.files import new_file
 
-LAST, BEST, CURVES, VALIDATION, TENSORBOARD = "last.ckpt", "best.ckpt", "curves.csv", "validation.csv", "tensorboard"
-_CURVE = ("step", "epoch", "loss", "learning_rate", "wait_share", "seconds")
+LAST, BEST = "last.ckpt", "best.ckpt"
 _ROWS = 400  # of the curves, about, however long a training is
 _SAVED_EVERY_S = 60.0
 
@@ -47,40 +53,6 @@ class TrainProgress:
     loss: float | None
     wait_share: float
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Processes:
-    """rank: of this process among `world` that train together; device: that it computes on"""
-
-    rank: int
-    world: int
-    device: str
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-
-@contextmanager
-def processes(device: str) -> Iterator[Processes]:
-    """The processes that train together: those that torchrun started, or this one alone.
-
-    device: ``cpu``, or ``cuda``, of which every process takes the one of its local rank
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Processes(0, 1, device)
-        return
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield Processes(torch.distributed.get_rank(), world, device)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 class Average:
@@ -153,7 +125,7 @@ class Fit:
                 file system refuses.
         """
         self._resume()
-        self._board = _tensorboard(self._out / TENSORBOARD, self.progress.step) if self._team.first else None
+        self._board = open_board(self._out / TENSORBOARD, self.progress.step) if self._team.first else None
         with self._loader() as batches_of:
             while not self._is_over():
                 with self._advice():
@@ -269,7 +241,7 @@ class Fit:
         }
         progress.recent = []
         if self._team.first:
-            _append(self._out / CURVES, _CURVE, row)
+            append_row(self._out / CURVES, CURVE, row)
             self._write_board({name: row[name] for name in ("loss", "learning_rate", "wait_share")})
 
     def _wait_share(self) -> float:
@@ -296,7 +268,7 @@ class Fit:
             else:
                 progress.unimproved += 1
             row = {"epoch": progress.epoch, "step": progress.step, **figures}
-            _append(self._out / VALIDATION, tuple(row), row)
+            append_row(self._out / VALIDATION, tuple(row), row)
             self._write_board({name: value for name, value in figures.items() if value is not None})
         if self._team.world > 1:
             shared = [vars(progress)]
@@ -327,8 +299,8 @@ class Fit:
             self._optimiser.load_state_dict(states["optimiser"])
             self._average.weights = states["average"]
         if self._team.first:
-            _cut(self._out / CURVES, "step", self.progress.step)
-            _cut(self._out / VALIDATION, "epoch", self.progress.epoch)
+            cut_rows(self._out / CURVES, "step", self.progress.step)
+            cut_rows(self._out / VALIDATION, "epoch", self.progress.epoch)
 
     def _write_board(self, figures: dict[str, float]) -> None:
         if self._board is None:
@@ -362,43 +334,3 @@ def _one_thread(_: int) -> None:
 def _is_out_of_memory(error: Exception) -> bool:
     signs = "can't allocate memory", "out of memory"
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in signs)
-
-
-def _tensorboard(folder: Path, step: int) -> Any:
-    """A writer that forgets what an interrupted run wrote after `step`, or None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    try:
-        return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write {folder}: {error.strerror or error}") from error
-
-
-def _append(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> None:
-    new = not path.exists()
-    try:
-        with open(path, "a", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _cut(path: Path, column: str, last: int) -> None:
-    """Forget the rows whose `column` is beyond `last`, and one that a kill cut short."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    head = lines[0].split(",") if lines else []
-    place = head.index(column) if column in head else 0
-    rows = [line.split(",") for line in lines[1:]]
-    kept = [row for row in rows if len(row) == len(head) and row[place].isdigit() and int(row[place]) <= last]
-    if not kept:
-        path.unlink()
-        return
-    with new_file(path, "w") as file:
-        file.write("\n".join(",".join(row) for row in [head, *kept]) + "\n")

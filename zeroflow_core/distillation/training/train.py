@@ -16,8 +16,10 @@ import torch
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.distillation.pairs import PairRef, choose_pairs, evenly
-from zeroflow_core.distillation.training.fitting import BEST, CURVES, LAST, VALIDATION, Fit, TrainProgress, processes
+from zeroflow_core.distillation.training.curves import CURVES, VALIDATION
+from zeroflow_core.distillation.training.fitting import BEST, LAST, Fit, TrainProgress
 from zeroflow_core.distillation.training.prepared import PreparedPairs, Source
+from zeroflow_core.distillation.training.processes import processes
 from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.distillation.training.scene_flow import SceneFlow
 from zeroflow_core.distillation.training.state import Progress
