@@ -23,7 +23,7 @@ from zeroflow_core.cli.distill.options import (
 )
 from zeroflow_core.cli.distill.progress import Stages
 from zeroflow_core.cli.distill.train import train
-from zeroflow_core.cli.options import Device, Seed, TeacherConfiguration
+from zeroflow_core.cli.options import Device, TeacherConfiguration
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.wording import several
@@ -54,7 +54,7 @@ def distill(
     student: Annotated[
         str, typer.Option(help="1x or xl (the published sizes), small, a checkpoint, or auto: 1x on a GPU, else small.")
     ] = "auto",
-    recipe: Annotated[str, typer.Option(help="How the student trains: fast, or published.")] = "fast",
+    recipe: Annotated[str, typer.Option(help="How the student trains: fast, published, or a .json file with changes.")] = "fast",
     epochs: Annotated[int | None, typer.Option(min=1, help="Else as many as the recipe has.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a step; else the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At its highest; else the recipe's.")] = None,
@@ -76,7 +76,7 @@ def distill(
         typer.Option(metavar="ROOT[:SPLIT]", help="Labelled logs to judge by; else --data's val, where labelled."),
     ] = None,
     device: Device = "auto",
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of teacher and training.")] = 0,
 ) -> None:
     """Distil a student for your LiDAR: a teacher labels raw sweeps, and a fast student learns from that.
 
