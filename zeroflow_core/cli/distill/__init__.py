@@ -54,7 +54,9 @@ def distill(
     student: Annotated[
         str, typer.Option(help="1x or xl (the published sizes), small, a checkpoint, or auto: 1x on a GPU, else small.")
     ] = "auto",
-    recipe: Annotated[str, typer.Option(help="How the student trains: fast, published, or a .json file with changes.")] = "fast",
+    recipe: Annotated[
+        str, typer.Option(help="How the student trains: fast, published, or a .json file with changes.")
+    ] = "fast",
     epochs: Annotated[int | None, typer.Option(min=1, help="Else as many as the recipe has.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a step; else the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At its highest; else the recipe's.")] = None,
