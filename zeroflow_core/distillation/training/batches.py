@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from zeroflow_core.distillation.training.augment import augment
 from zeroflow_core.distillation.training.prepared import PreparedPairs
 from zeroflow_core.distillation.training.recipes import Recipe
-from zeroflow_core.distillation.training.samples import Sample, cut_window, window_config
+from zeroflow_core.distillation.training.samples import Sample, cut_window, inside, window_config
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 
@@ -118,9 +118,11 @@ class Samples(Dataset):
         )
 
     def _is_of_use(self, sample: Sample) -> bool:
-        low, high = np.array(self.config.minimum), np.array(self.config.maximum)
-        in0, in1 = (((pc >= low) & (pc < high)).all(axis=1) for pc in (sample.pc0, sample.pc1))
-        return min(in0.sum(), in1.sum()) >= _FEWEST and bool(np.isfinite(sample.label[in0]).all(axis=1).any())
+        in0, in1 = (inside(pc, self.config.minimum, self.config.maximum) for pc in (sample.pc0, sample.pc1))
+        if min(np.count_nonzero(in0), np.count_nonzero(in1)) < _FEWEST:
+            return False
+        x, y, z = np.isfinite(sample.label[in0]).T
+        return bool((x & y & z).any())
 
     def _extent(self) -> str:
         x, _, z = self.config.maximum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,15 +30,16 @@ class Sample:
     ring1: np.ndarray | None = None
     low: np.ndarray | None = None
 
-    def take(self, rows0: np.ndarray, rows1: np.ndarray) -> Sample:
-        """The sample with these points alone (indices or masks)."""
+    def take(self, kept0: np.ndarray, kept1: np.ndarray) -> Sample:
+        """The sample with these points alone: (N0,) and (N1,) bool."""
+        rows0, rows1 = np.flatnonzero(kept0), np.flatnonzero(kept1)  # taking rows by mask is slow
         return replace(
             self,
-            pc0=self.pc0[rows0],
-            pc1=self.pc1[rows1],
-            label=self.label[rows0],
-            ring0=None if self.ring0 is None else self.ring0[rows0],
-            ring1=None if self.ring1 is None else self.ring1[rows1],
+            pc0=self.pc0.take(rows0, axis=0),
+            pc1=self.pc1.take(rows1, axis=0),
+            label=self.label.take(rows0, axis=0),
+            ring0=None if self.ring0 is None else self.ring0.take(rows0),
+            ring1=None if self.ring1 is None else self.ring1.take(rows1),
         )
 
 
@@ -79,6 +81,14 @@ class TwoWaySample:
         return Sample(self.pc1, pc0, self.label1.astype(np.float32), -self.dt, self.ring1, self.ring0)
 
 
+def inside(points: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """(N,) bool: which points lie from `low` to before `high`, along as many axes as these have."""
+    within = np.ones(len(points), dtype=bool)
+    for axis, (least, bound) in enumerate(zip(low, high, strict=True)):  # all() over rows is slow
+        within &= (points[:, axis] >= least) & (points[:, axis] < bound)
+    return within
+
+
 def window_config(config: FastFlow3DConfig, share: float) -> FastFlow3DConfig:
     """The grid of a window whose side is about `share` of that of `config`'s grid: a whole number of the coarsest
     map's cells, around the same centre."""
@@ -104,14 +114,14 @@ def cut_window(
         return sample
     step = 2 ** len(config.blocks)
     low = np.asarray(config.minimum[:2])
-    inside = ((sample.pc0[:, :2] >= low) & (sample.pc0[:, :2] < config.maximum[:2])).all(axis=1)
+    in_grid = inside(sample.pc0, low, config.maximum[:2])
     with np.errstate(invalid="ignore"):
-        moving = inside & (np.linalg.norm(sample.label, axis=1) >= 0.5 * abs(sample.dt))
-    spots = np.flatnonzero(moving if around_motion and moving.any() else inside)
+        moving = in_grid & (np.linalg.norm(sample.label, axis=1) >= 0.5 * abs(sample.dt))
+    spots = np.flatnonzero(moving if around_motion and moving.any() else in_grid)
     centre = sample.pc0[rng.choice(spots), :2].astype(np.float64) if len(spots) else (low + config.maximum[:2]) / 2
     corner = (centre - low) / config.pillar_size + (rng.uniform(-0.3, 0.3, 2) - 0.5) * window.cells
     corner = np.clip(corner, 0, config.cells - window.cells) // step * step
     start = (corner * config.pillar_size + low).astype(np.float32)
     end = start + np.float32(window.cells * config.pillar_size)
-    in0, in1 = (((pc[:, :2] >= start) & (pc[:, :2] < end)).all(axis=1) for pc in (sample.pc0, sample.pc1))
+    in0, in1 = (inside(pc, start, end) for pc in (sample.pc0, sample.pc1))
     return replace(sample.take(in0, in1), low=start)
