@@ -68,13 +68,13 @@ def stamp_of(time_ns: int):
     return STORE.types["builtin_interfaces/msg/Time"](*divmod(time_ns, 10**9))
 
 
-def cloud_message(points: np.ndarray, time_ns: int, frame: str = "velodyne", **spoilt):
-    packed = structured({name: points[:, axis] for axis, name in enumerate("xyz")})
+def message_of(columns: dict[str, np.ndarray], time_ns: int, frame: str = "velodyne", **spoilt):
+    packed = structured(columns)
     attributes = {
         "header": STORE.types["std_msgs/msg/Header"](stamp_of(time_ns), frame),
         "height": 1,
         "width": len(packed),
-        "fields": [STORE.types["sensor_msgs/msg/PointField"](*f) for f in fields_of(packed.dtype)],
+        "fields": [STORE.types["sensor_msgs/msg/PointField"](*field) for field in fields_of(packed.dtype)],
         "is_bigendian": False,
         "point_step": packed.itemsize,
         "row_step": packed.nbytes,
@@ -82,6 +82,10 @@ def cloud_message(points: np.ndarray, time_ns: int, frame: str = "velodyne", **s
         "is_dense": True,
     }
     return STORE.types[CLOUD](**(attributes | spoilt))
+
+
+def cloud_message(points: np.ndarray, time_ns: int, frame: str = "velodyne", **spoilt):
+    return message_of({name: points[:, axis] for axis, name in enumerate("xyz")}, time_ns, frame, **spoilt)
 
 
 def odometry_message(pose: SE3, time_ns: int, child: str = "base_link", quaternion=None):

@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from bag_cases import CLOUD, START, STEP, STORE, odometry_message, record, stamp_of, tf_message
+from bag_cases import START, STEP, message_of, odometry_message, record, tf_message
 from scipy.spatial import cKDTree
 
 from zeroflow_core.datasets.av2 import Log
-from zeroflow_core.datasets.point_cloud2 import fields_of, structured
 from zeroflow_core.geometry import SE3
 
 MOUNT = SE3.from_yaw(0.3, np.array([1.2, 0.1, 1.9]))  # base_SE3_lidar; the base is on the ground
@@ -100,22 +99,6 @@ class Drive:
     def _moments(self) -> range:
         last = max(self.stamps) + 2
         return range(START - 7 * STEP // 4, START + round(last * STEP), STEP // 2)
-
-
-def message_of(columns: dict[str, np.ndarray], time_ns: int, frame: str = "velodyne", **spoilt):
-    packed = structured(columns)
-    attributes = {
-        "header": STORE.types["std_msgs/msg/Header"](stamp_of(time_ns), frame),
-        "height": 1,
-        "width": len(packed),
-        "fields": [STORE.types["sensor_msgs/msg/PointField"](*field) for field in fields_of(packed.dtype)],
-        "is_bigendian": False,
-        "point_step": packed.itemsize,
-        "row_step": packed.nbytes,
-        "data": packed.view(np.uint8),
-        "is_dense": True,
-    }
-    return STORE.types[CLOUD](**(attributes | spoilt))
 
 
 def misplaced(log: Path, seconds: float) -> float:
