@@ -15,10 +15,10 @@ from ros_messages import SECOND, Log, cloud, odometry
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
 from zeroflow_core.pairs import Status
-from zeroflow_ros.diagnostics import Health, Problem
 from zeroflow_ros.ego_motion import EgoMotion, NoPose, Place
-from zeroflow_ros.parameters import Settings
+from zeroflow_ros.health import Health, Problem
 from zeroflow_ros.pipeline import Dropped, Pipeline
+from zeroflow_ros.settings import Settings
 
 STEP = SECOND // 10
 POINTS = np.random.default_rng(1).uniform([-20, -20, 0], [20, 20, 2], (50, 3)).astype(np.float32)
@@ -46,12 +46,13 @@ class Route:
         self.pose, self.mount = pose, mount or SE3.identity()
 
     def locate(self, stamp_ns: int, cloud_frame: str) -> Place:
-        return Place(self.pose(stamp_ns), self.mount)
+        return Place(self.pose(stamp_ns), self.mount, "odom")
 
 
 def _pipeline(route=None, rule=no_ground, **settings):
     student, health = Oracle(), Health(Log())
-    return Pipeline(student, rule, replace(Settings(), **settings), route or Route(), health), student, health
+    chosen = replace(Settings(), **settings)
+    return Pipeline(student, rule, lambda: chosen, route or Route(), health), student, health
 
 
 def test_an_object_that_moves_has_its_velocity_at_the_newest_cloud():
@@ -126,9 +127,9 @@ def test_on_an_anchored_grid_a_cloud_is_shown_twice_with_the_same_numbers_and_ve
 def test_every_point_gets_a_status():
     points = POINTS.copy()
     points[3] = np.nan
-    pipeline, _, _ = _pipeline(rule=lambda sweep: sweep.points[:, 2] < 0.5)
+    pipeline, student, _ = _pipeline(rule=lambda sweep: sweep.points[:, 2] < 0.5)
     pipeline.feed(cloud(POINTS[POINTS[:, 2] >= 0.5][:10], SECOND))
-    pipeline._student.flow = lambda pc0, pc1: np.where(pc0[:, :1] > 10, np.nan, np.ones_like(pc0))
+    student.flow = lambda pc0, pc1: np.where(pc0[:, :1] > 10, np.nan, np.ones_like(pc0))
     result = pipeline.feed(cloud(points, SECOND + STEP))
     ground, far = points[:, 2] < 0.5, points[:, 0] > 10
     expected = np.where(ground, Status.GROUND, np.where(far, Status.OUT_OF_RANGE, Status.OK))
@@ -262,7 +263,7 @@ def test_all_zeros_are_no_point_that_was_seen():
     pipeline, student, health = _pipeline(Route(mount=mount))
     gaps = POINTS.copy()
     gaps[7:12] = 0.0
-    pipeline._student.flow = lambda pc0, pc1: (student.seen.append(pc0), student.partners.append(pc1), 0 * pc0)[2]
+    student.flow = lambda pc0, pc1: (student.seen.append(pc0), student.partners.append(pc1), 0 * pc0)[2]
     for k in range(2):
         result = pipeline.feed(cloud(gaps, SECOND + k * STEP, "lidar"))
     assert (result.status[7:12] == Status.NOT_FINITE).all() and np.isnan(result.velocity[7:12]).all()
