@@ -1,7 +1,7 @@
-"""Where the vehicle was when a cloud was taken: from odometry, from TF, or standing still. (What the clouds themselves
-tell of it is the pipeline's.)
+"""Where the vehicle was when a cloud was taken: from odometry, from TF, or standing still, or that the clouds
+themselves have to tell it.
 
-Poses arrive in the executor's thread, clouds ask for theirs in the worker's. DDS keeps no order across topics,
+Poses arrive in the executor's thread, clouds ask for theirs in another one. DDS keeps no order across topics,
 so a cloud may be there before the odometry of its moment: `EgoMotion.locate` waits for it, a short while, and
 the executor goes on meanwhile.
 """
@@ -19,6 +19,8 @@ from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 from rclpy.time import Time
 
+from zeroflow_core.ego_motion import kiss_icp_missing
+from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3, interpolate
 from zeroflow_ros.clouds import nanoseconds
 from zeroflow_ros.fallback import Buffer, TransformException
@@ -27,26 +29,31 @@ _HISTORY_NS = 10_000_000_000
 _JUMP_NS = 500_000_000  # further back than this is a clock that jumped; less is a message that overtook another
 _LONGEST_GAP_NS = 1_000_000_000  # between two poses; a vehicle's motion is not a straight line for longer
 _LONGEST_EXTRAPOLATION_NS = 100_000_000
+_PATIENCE_NS = 1_000_000_000  # of the clouds' time, after which a source without poses for them is given up
+
+_NAMES = {"odom": "odometry", "tf": "transforms", "kiss_icp": "the clouds themselves (KISS-ICP)"}
 
 
 class NoPose(Exception):
     """The pose at a stamp is not known; the text says why."""
 
 
-class PoseTooNew(NoPose):
-    """It is not known yet: the newest pose is older than the stamp."""
+class NoPoseYet(NoPose):
+    """It may still arrive."""
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a cloud was taken.
 
-    world_SE3_vehicle: pose of the vehicle in a fixed frame
+    world_SE3_vehicle: pose of the vehicle in a fixed frame, another one for each source; None: the clouds have to tell
     vehicle_SE3_cloud: how the cloud's frame is mounted on the vehicle
+    source:            who told: odom, tf, kiss_icp (the clouds) or none (nobody, the vehicle stands still)
     """
 
-    world_SE3_vehicle: SE3
+    world_SE3_vehicle: SE3 | None
     vehicle_SE3_cloud: SE3
+    source: str
 
 
 class PoseHistory:
@@ -58,6 +65,10 @@ class PoseHistory:
 
     def __len__(self) -> int:
         return len(self._stamps)
+
+    @property
+    def newest_ns(self) -> int | None:
+        return self._stamps[-1] if self._stamps else None
 
     def add(self, stamp_ns: int, pose: SE3) -> None:
         if self._stamps and stamp_ns < self._stamps[-1] - _JUMP_NS:
@@ -76,20 +87,21 @@ class PoseHistory:
         """The pose at `stamp_ns`, interpolated; with `extrapolate` also up to 0.1 s after the newest.
 
         Raises:
-            PoseTooNew: the newest pose is older than that.
-            NoPose: no poses, older than the oldest, or a gap of more than a second around it.
+            NoPoseYet: no poses, the newest one is older than that, or all are so much newer that the clock has jumped.
+            NoPose: a little older than the oldest, or a gap of more than a second around it.
         """
         if not self._stamps:
-            raise PoseTooNew("no odometry has arrived")
+            raise NoPoseYet("no odometry has arrived")
         k = bisect_left(self._stamps, stamp_ns)
         if k == len(self._stamps):
             if extrapolate and stamp_ns - self._stamps[-1] <= _LONGEST_EXTRAPOLATION_NS:
                 return self._extrapolated(stamp_ns)
-            raise PoseTooNew(f"the newest odometry is {(stamp_ns - self._stamps[-1]) * 1e-9:.3f} s older")
+            raise NoPoseYet(f"the newest odometry is {(stamp_ns - self._stamps[-1]) * 1e-9:.3f} s older")
         if self._stamps[k] == stamp_ns:
             return self._poses[k]
         if k == 0:
-            raise NoPose(f"the oldest odometry is {(self._stamps[0] - stamp_ns) * 1e-9:.3f} s newer")
+            ahead = self._stamps[0] - stamp_ns
+            raise (NoPoseYet if ahead > _JUMP_NS else NoPose)(f"the oldest odometry is {ahead * 1e-9:.3f} s newer")
         before, after = self._stamps[k - 1], self._stamps[k]
         if after - before > _LONGEST_GAP_NS:
             raise NoPose(f"the odometry has a gap of {(after - before) * 1e-9:.3f} s there")
@@ -100,21 +112,31 @@ class PoseHistory:
         newest = self._stamps[-1]
         k = bisect_right(self._stamps, newest - 20_000_000) - 1
         if k < 0 or newest - self._stamps[k] > _LONGEST_GAP_NS:
-            raise PoseTooNew("one odometry message is too few to extrapolate from")
+            raise NoPoseYet("one odometry message is too few to extrapolate from")
         return interpolate(self._poses[k], self._poses[-1], (stamp_ns - self._stamps[k]) / (newest - self._stamps[k]))
 
 
 class EgoMotion:
-    """The one who knows where the vehicle is.
+    """The one who knows where the vehicle is, or who does.
 
-    mode:           ``odom``, ``tf``, ``none`` (the vehicle stands still), ``kiss_icp`` (clouds will tell, here it
-                    stands still as well), or ``auto``: odometry as soon as somebody publishes it, else TF
-    timeout:        seconds to wait for a pose that has not arrived yet
-    odom_frame, base_frame: the fixed and the vehicle frame, when poses come from TF
-    odom_published: whether anybody publishes odometry
-    on_bad:         called with a sentence for each odometry message that is no pose
-    warn_once:      called with a sentence that concerns the set-up
-    tf_possible:    whether transforms can arrive at all
+    With ``auto`` that is odometry where it comes, else transforms, else the clouds. What appears later is taken from
+    then on. What has had no pose for the clouds of a second is given up until it has poses again, and clouds don't
+    wait for it meanwhile.
+
+    mode:               ``odom``, ``tf``, ``kiss_icp`` (the clouds will tell), ``none`` (the vehicle stands still), or
+                        ``auto``
+    timeout:            seconds to wait for a pose that has not arrived yet; may be set at any time
+    odom_frame, base_frame: the fixed and the vehicle frame, when poses come from TF; odometry may name another vehicle
+                        frame
+    mounting:           vehicle_SE3_cloud; None: transforms tell
+    odom_published, tf_published: whether anybody publishes odometry, or transforms that are not static
+    tf_possible:        whether transforms can arrive at all
+    on_bad_odometry, on_bad_transform: called with a sentence for each message that is no pose
+    on_switch:          called with a sentence when ``auto`` goes over from one source to another
+    warn_once:          called with a sentence that concerns the set-up
+
+    Raises:
+        ZeroFlowError: the mode is ``kiss_icp``, which is not installed.
     """
 
     def __init__(
@@ -124,53 +146,75 @@ class EgoMotion:
         timeout: float,
         odom_frame: str,
         base_frame: str,
+        mounting: SE3 | None = None,
         odom_published: Callable[[], bool],
-        on_bad: Callable[[str], None],
-        warn_once: Callable[[str], None],
+        tf_published: Callable[[], bool],
         tf_possible: bool,
+        on_bad_odometry: Callable[[str], None],
+        on_bad_transform: Callable[[str], None],
+        on_switch: Callable[[str], None],
+        warn_once: Callable[[str], None],
     ) -> None:
+        self.timeout = timeout
         self._mode = mode
-        self._timeout = timeout
-        self._odom_frame, self._base_frame = odom_frame, base_frame
-        self._odom_published = odom_published
-        self._on_bad, self._warn_once = on_bad, warn_once
+        self._odom_frame, self._base_frame = odom_frame.lstrip("/"), base_frame.lstrip("/")
+        self._mounting = mounting
+        self._published = {"odom": odom_published, "tf": lambda: tf_possible and tf_published()}
         self._tf_possible = tf_possible
+        self._on_bad_odometry, self._on_bad_transform = on_bad_odometry, on_bad_transform
+        self._on_switch, self._warn_once = on_switch, warn_once
+        self._clouds_cannot_tell = kiss_icp_missing() if mode in ("auto", "kiss_icp") else None
+        if mode == "kiss_icp" and self._clouds_cannot_tell is not None:
+            raise ZeroFlowError(self._clouds_cannot_tell)
         self._history = PoseHistory()
-        self._vehicle_frame = ""  # the odometry's child frame
+        self._odometry_frame = ""  # the odometry's child frame
         self._tree = Buffer()
         self._tree_stamps: dict[str, int] = {}
         self._assumed_mounts: set[tuple[str, str]] = set()
+        self._in_use = ""  # with auto: the source, once there was one
+        self._served_ns: int | None = None  # the newest cloud that had its pose from it, or was the first to have none
         self._news = threading.Condition()
         self._stopped = False
 
     def add_odometry(self, message: Odometry) -> None:
         """A pose from the odometry topic; one that is not finite, or no rotation, is reported and ignored."""
         q, t = message.pose.pose.orientation, message.pose.pose.position
+        stamp_ns = nanoseconds(message.header.stamp)
         try:
             pose = SE3.from_quaternion(np.array([q.w, q.x, q.y, q.z]), np.array([t.x, t.y, t.z]))
         except ValueError as error:
-            self._on_bad(f"odometry at {nanoseconds(message.header.stamp) * 1e-9:.3f} s is no pose: {error}")
+            self._on_bad_odometry(f"odometry at {stamp_ns * 1e-9:.3f} s is no pose: {error}")
             return
         with self._news:
-            self._vehicle_frame = message.child_frame_id.lstrip("/")
-            self._history.add(nanoseconds(message.header.stamp), pose)
+            self._odometry_frame = message.child_frame_id.lstrip("/")
+            self._history.add(stamp_ns, pose)
             self._news.notify_all()
 
     def add_transforms(self, transforms: list[TransformStamped], static: bool) -> None:
-        """What arrived on /tf or /tf_static."""
+        """What arrived on /tf or /tf_static; transforms that are no poses are reported and ignored."""
         with self._news:
             for transform in transforms:
-                if static:
-                    self._tree.set_transform_static(transform, "zeroflow")
-                    continue
-                child, stamp_ns = transform.child_frame_id, nanoseconds(transform.header.stamp)
-                if stamp_ns < self._tree_stamps.get(child, stamp_ns) - _JUMP_NS:
-                    # tf2's own buffer would keep the future and refuse the past.
-                    self._tree.clear()
-                    self._tree_stamps.clear()
-                self._tree_stamps[child] = stamp_ns
-                self._tree.set_transform(transform, "zeroflow")
+                try:
+                    _pose_of(transform)
+                    self._add_transform(transform, static)
+                except (ValueError, TransformException) as error:
+                    names = f"'{transform.header.frame_id}' to '{transform.child_frame_id}'"
+                    self._on_bad_transform(f"the transform from {names} is no pose: {error}")
             self._news.notify_all()
+
+    def _add_transform(self, transform: TransformStamped, static: bool) -> None:
+        child, stamp_ns = transform.child_frame_id.lstrip("/"), nanoseconds(transform.header.stamp)
+        if child == transform.header.frame_id.lstrip("/"):
+            raise ValueError("it joins a frame to itself")
+        if static:
+            self._tree.set_transform_static(transform, "zeroflow")
+            return
+        if stamp_ns < self._tree_stamps.get(child, stamp_ns) - _JUMP_NS:
+            # tf2's own buffer would keep the future and refuse the past.
+            self._tree.clear()
+            self._tree_stamps.clear()
+        self._tree_stamps[child] = stamp_ns
+        self._tree.set_transform(transform, "zeroflow")
 
     def stop(self) -> None:
         """Let nobody wait any longer."""
@@ -184,77 +228,135 @@ class EgoMotion:
         Raises:
             NoPose: nobody knows, and why.
         """
-        cloud_frame = cloud_frame.lstrip("/")
-        source = self._source()
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         with self._news:
-            if source in ("none", "kiss_icp"):
-                return Place(SE3.identity(), self._mount(self._base_frame, cloud_frame, deadline))
-            pose = self._wait_for(lambda: self._pose(source, stamp_ns), deadline)
-            if pose is None:
-                pose = self._pose(source, stamp_ns, last_chance=True)
-            vehicle_frame = self._vehicle_frame if source == "odom" else self._base_frame
-            return Place(pose, self._mount(vehicle_frame, cloud_frame, deadline))
+            if self._mode == "auto":
+                source, pose = self._first_that_knows(stamp_ns, deadline)
+            else:
+                source, pose = self._mode, self._pose(self._mode, stamp_ns, deadline)
+            return Place(pose, self._mount(source, cloud_frame.lstrip("/"), deadline), source)
 
-    def _source(self) -> str:
-        if self._mode != "auto":
-            return self._mode
-        if len(self._history) > 0 or self._odom_published():
-            return "odom"
-        if self._tree_stamps:
-            return "tf"
-        raise NoPose(
-            "nobody publishes odometry or transforms; publish nav_msgs/Odometry (remap 'odom' to its topic), "
-            "or set ego_motion to kiss_icp (estimated from the clouds), or to none if the vehicle never moves"
-        )
-
-    def _pose(self, source: str, stamp_ns: int, last_chance: bool = False) -> SE3:
-        if source == "odom":
-            return self._history.at(stamp_ns, extrapolate=last_chance)
-        try:
-            return self._lookup(self._odom_frame, self._base_frame, stamp_ns)
-        except TransformException as error:
-            raise PoseTooNew(f"no transform {self._odom_frame} to {self._base_frame}: {error}") from error
-
-    def _mount(self, vehicle_frame: str, cloud_frame: str, deadline: float) -> SE3:
-        """``vehicle_SE3_cloud``, from TF; the identity where frames are equal, unnamed or not connected."""
-        if not vehicle_frame or not cloud_frame or vehicle_frame == cloud_frame:
-            return SE3.identity()
-
-        def lookup() -> SE3:
+    def _first_that_knows(self, stamp_ns: int, deadline: float) -> tuple[str, SE3 | None]:
+        """A source, and the pose by it."""
+        why = "nobody publishes odometry or transforms"
+        for source in ("odom", "tf"):
+            if not self._promising(source, stamp_ns):
+                continue
             try:
-                return self._lookup(vehicle_frame, cloud_frame, 0)
-            except TransformException as error:
-                raise PoseTooNew(str(error)) from error
+                pose = self._pose(source, stamp_ns, deadline)
+            except NoPose as error:
+                why = str(error)
+                if self._in_use in ("", source) and self._newest_ns(source) is not None:
+                    self._in_use = source
+                    if not self._has_failed(stamp_ns):
+                        raise
+                continue
+            if self._newest_ns(source) is None:
+                continue  # nothing but static transforms: they know all times, and no motion
+            self._use(source, "it is there now")
+            self._served_ns = stamp_ns
+            return source, pose
+        if self._clouds_cannot_tell is not None:
+            raise NoPose(
+                f"{why}; publish nav_msgs/Odometry (remap 'odom' to its topic), pip install kiss-icp, so that the "
+                "clouds tell, or set ego_motion to none if the vehicle never moves"
+            )
+        self._use("kiss_icp", why)
+        return "kiss_icp", None
 
+    def _promising(self, source: str, stamp_ns: int) -> bool:
+        """Whether a pose by that source is worth waiting for."""
+        newest_ns = self._newest_ns(source)
+        if source == self._in_use:
+            return True
+        if newest_ns is None:
+            return self._in_use == "" and self._published[source]()
+        return self._in_use == "" or -self.timeout * 1e9 <= newest_ns - stamp_ns <= _HISTORY_NS
+
+    def _has_failed(self, stamp_ns: int) -> bool:
+        """Whether the source in use, which does not know this cloud's pose, has not known any for a while."""
+        if self._served_ns is None:
+            self._served_ns = stamp_ns
+        return abs(stamp_ns - self._served_ns) > _PATIENCE_NS
+
+    def _use(self, source: str, why: str) -> None:
+        if self._in_use not in ("", source):
+            self._on_switch(f"the ego motion comes from {_NAMES[source]} now, not from {_NAMES[self._in_use]}: {why}")
+        self._in_use = source
+
+    def _newest_ns(self, source: str) -> int | None:
+        """The stamp of the newest pose."""
+        if source == "odom":
+            return self._history.newest_ns
+        try:
+            stamp = self._tree.lookup_transform(self._odom_frame, self._base_frame, Time()).header.stamp
+        except TransformException:
+            return None
+        return nanoseconds(stamp) or None  # 0: all of them are static
+
+    def _pose(self, source: str, stamp_ns: int, deadline: float) -> SE3 | None:
+        if source in ("none", "kiss_icp"):
+            return SE3.identity() if source == "none" else None
+        if source == "tf":
+            return self._wait_for(lambda: self._lookup(self._odom_frame, self._base_frame, stamp_ns), deadline)
+        try:
+            return self._wait_for(lambda: self._history.at(stamp_ns), deadline)
+        except NoPoseYet:
+            return self._history.at(stamp_ns, extrapolate=True)
+
+    def _mount(self, source: str, cloud_frame: str, deadline: float) -> SE3:
+        """``vehicle_SE3_cloud``; the identity where frames are equal, unnamed or not connected."""
+        if self._mounting is not None:
+            return self._mounting
+        # Clouds that take over from odometry go on in its vehicle frame.
+        named = self._odometry_frame if source in ("odom", "kiss_icp") else ""
+        vehicle_frame = named or self._base_frame
+        if not cloud_frame or vehicle_frame == cloud_frame:
+            return SE3.identity()
         frames = (vehicle_frame, cloud_frame)
         if not self._tf_possible or frames in self._assumed_mounts:
             deadline = 0.0  # it has been waited for before; no cloud should be late for it again
-        mount = self._wait_for(lookup, deadline)
-        if mount is not None:
-            self._assumed_mounts.discard(frames)
-            return mount
-        if frames not in self._assumed_mounts:
-            self._assumed_mounts.add(frames)
-            self._warn_once(
-                f"no transform from '{cloud_frame}' (clouds) to '{vehicle_frame}' (vehicle): taking them for the same "
-                "frame, which is wrong by the sensor's mounting; publish it on /tf_static"
-                + ("" if self._tf_possible else " and install tf2_msgs, which is missing here")
-            )
-        return SE3.identity()
+        try:
+            mount = self._wait_for(lambda: self._lookup(vehicle_frame, cloud_frame, 0), deadline)
+        except NoPose:
+            if frames not in self._assumed_mounts:
+                self._assumed_mounts.add(frames)
+                self._warn_once(
+                    f"no transform from '{cloud_frame}' (clouds) to '{vehicle_frame}' (vehicle): taking them for the "
+                    "same frame, which is wrong by the sensor's mounting; publish it on /tf_static, or set the "
+                    "parameter mounting" + ("" if self._tf_possible else " (for the former, install tf2_msgs)")
+                )
+            return SE3.identity()
+        self._assumed_mounts.discard(frames)
+        return mount
 
     def _lookup(self, target: str, source: str, stamp_ns: int) -> SE3:
-        transform = self._tree.lookup_transform(target, source, Time(nanoseconds=stamp_ns)).transform
-        q, t = transform.rotation, transform.translation
-        return SE3.from_quaternion(np.array([q.w, q.x, q.y, q.z]), np.array([t.x, t.y, t.z]))
+        """``target_SE3_source``; the newest with a stamp of 0."""
+        try:
+            return _pose_of(self._tree.lookup_transform(target, source, Time(nanoseconds=stamp_ns)))
+        except (TransformException, ValueError) as error:
+            raise NoPoseYet(f"no transform {target} to {source}: {error}") from error
 
-    def _wait_for(self, get: Callable[[], SE3], deadline: float) -> SE3 | None:
-        """What `get` gives as soon as it raises PoseTooNew no more; None when the deadline passes before."""
+    def _wait_for(self, get: Callable[[], SE3], deadline: float) -> SE3:
+        """What `get` gives as soon as it raises NoPoseYet no more.
+
+        Raises:
+            NoPoseYet: the deadline has passed before.
+        """
         while True:
             try:
                 return get()
-            except PoseTooNew:
+            except NoPoseYet:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._stopped:
-                    return None
+                    raise
             self._news.wait(left)
+
+
+def _pose_of(transform: TransformStamped) -> SE3:
+    """
+    Raises:
+        ValueError: it is none.
+    """
+    q, t = transform.transform.rotation, transform.transform.translation
+    return SE3.from_quaternion(np.array([q.w, q.x, q.y, q.z]), np.array([t.x, t.y, t.z]))

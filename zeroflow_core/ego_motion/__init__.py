@@ -4,7 +4,16 @@ The live node and the import of recordings call the same class, so that a studen
 learned from.
 """
 
+from zeroflow_core.ego_motion.choice import DESKEWS, deskews, kiss_icp_missing
 from zeroflow_core.ego_motion.odometry import LONGEST_GAP_NS, KissOdometry
 from zeroflow_core.ego_motion.uniform import deskew, relative_pose_errors
 
-__all__ = ["LONGEST_GAP_NS", "KissOdometry", "deskew", "relative_pose_errors"]
+__all__ = [
+    "DESKEWS",
+    "LONGEST_GAP_NS",
+    "KissOdometry",
+    "deskew",
+    "deskews",
+    "kiss_icp_missing",
+    "relative_pose_errors",
+]
