@@ -14,7 +14,7 @@ _HEIGHT_WEIGHT = 0.4  # far scan lines lie further apart than the points along t
 _CELL = 0.3  # metres: thinning makes the cost independent of how close an object is
 _CORE_CELLS = 3  # occupied cells, its own included, within that distance of a core point
 _FRAGMENT_MARGIN = 0.3  # metres around a box in which a fragment still belongs to it
-_SLOW = 1.0  # m/s: below it the direction of motion is too noisy to turn a box by
+SLOW = 1.0  # m/s: below it the direction of motion is too noisy to turn a box by
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _join_fragments(groups: list[np.ndarray], points: np.ndarray, velocity: np.n
         inside = np.abs(np.einsum("ij,ij->i", offset, along[:k])) <= reach[:k, 0]
         inside &= np.abs(np.einsum("ij,ij->i", offset, across[:k])) <= reach[:k, 1]
         speed = np.linalg.norm(motion[:k], axis=1)
-        alike = np.linalg.norm(motion[k] - motion[:k], axis=1) <= np.maximum(_SLOW, 0.25 * speed)
+        alike = np.linalg.norm(motion[k] - motion[:k], axis=1) <= np.maximum(SLOW, 0.25 * speed)
         hosts = np.flatnonzero(inside & alike)
         if len(hosts):
             home[k] = home[hosts[0]]
@@ -171,7 +171,7 @@ def _join_fragments(groups: list[np.ndarray], points: np.ndarray, velocity: np.n
 def _fit_box(points: np.ndarray, velocity: np.ndarray) -> MovingObject:
     """Box around `points` (N,3) along their motion, or of least area when they are slow."""
     yaw = float(np.arctan2(velocity[1], velocity[0]))
-    if np.hypot(velocity[0], velocity[1]) < _SLOW:
+    if np.hypot(velocity[0], velocity[1]) < SLOW:
         yaw = _least_area_yaw(points[:, :2], near=yaw)
     along = np.array([np.cos(yaw), np.sin(yaw)])
     across = np.array([-along[1], along[0]])
