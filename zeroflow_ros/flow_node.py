@@ -1,8 +1,8 @@
-"""The flow node: clouds in, the velocity of every point out. What it computes is in pipeline.py.
+"""The flow node: clouds in, the velocity of every point and the objects that move out.
 
-Two threads share the work. The executor's receives messages and is never kept waiting; the worker's takes the
-newest clouds through the pipeline and publishes. When clouds come faster than the student is, the newest is
-paired with the one just before it and those in between are left out.
+A managed node. *configure* reads the parameters and loads the student; *activate* subscribes and begins to publish.
+With ``autostart`` (the default) it does both by itself. What happens to a cloud is in road.py and pipeline.py; the
+executor's thread, which is this file's, only receives, and is never kept waiting.
 """
 
 from __future__ import annotations
@@ -10,138 +10,223 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from typing import NoReturn
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import Header
-from visualization_msgs.msg import MarkerArray
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
-from zeroflow_core.pairs import Status, Sweep
-from zeroflow_ros import dds, parameters
-from zeroflow_ros.clouds import flow_message
-from zeroflow_ros.diagnostics import Health, Problem
+from zeroflow_core.pairs import Sweep
+from zeroflow_ros import dds
+from zeroflow_ros.clouds import nanoseconds
 from zeroflow_ros.ego_motion import EgoMotion
 from zeroflow_ros.fallback import TFMessage
-from zeroflow_ros.markers import marker_array
-from zeroflow_ros.pipeline import Dropped, Pipeline, Velocities
+from zeroflow_ros.health import Health, Problem
+from zeroflow_ros.outlets import Outlets
+from zeroflow_ros.parameters import Parameters
+from zeroflow_ros.pipeline import Pipeline
 from zeroflow_ros.process import StopSignal, run
+from zeroflow_ros.road import Road
+from zeroflow_ros.settings import Settings, mounting_pose
+from zeroflow_ros.students import NodeStudent, StudentFailed
+from zeroflow_ros.wire import WireCounter
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+_PATIENCE_S = 5.0  # for clouds under way when the node is deactivated
+_LONGEST_END_S = 0.9  # after a signal
+_TELLS_SEQUENCE = hasattr(Subscription, "CallbackType")  # callbacks may ask for the message's info: Jazzy and later
 
-class FlowNode(Node):
-    """Subscribes `points` and `odom` (and /tf, /tf_static), publishes `flow`, `markers`, `processed`, /diagnostics.
+
+class FlowNode(LifecycleNode):
+    """Subscribes `points` and `odom` (and /tf, /tf_static); publishes what outlets.py says, and /diagnostics.
 
     Raises:
-        ZeroFlowError: a parameter or the checkpoint cannot be used.
+        ZeroFlowError: a parameter cannot be used.
     """
 
     def __init__(self) -> None:
         super().__init__("flow_node")
-        self._settings = parameters.declare(self)
         self._health = Health(self.get_logger(), self.get_fully_qualified_name().lstrip("/"))
+        self._parameters = Parameters(self, on_change=self._on_change)
         self._clusters = _ClusteringLoader(self._health)
-        student = self._load_student()
-        rule = self._choose_ground(student)
-        _warm_up(student, rule)
-        self._ego_motion = EgoMotion(
-            self._settings.ego_motion,
-            timeout=self._settings.ego_motion_timeout,
-            odom_frame=self._settings.odom_frame,
-            base_frame=self._settings.base_frame,
-            odom_published=lambda: self.count_publishers("odom") > 0,
-            on_bad=lambda text: self._health.problem(Problem.BAD_ODOMETRY, text),
-            warn_once=self._health.warn_once,
-            tf_possible=TFMessage is not None,
+        self._student: NodeStudent | None = None
+        self._rule: GroundRule | None = None
+        self._outlets: Outlets | None = None
+        self._ego_motion: EgoMotion | None = None
+        self._pipeline: Pipeline | None = None
+        self._road: Road | None = None
+        self._listening: list[Subscription] = []
+        self._wire = WireCounter(self._health.warn_once)
+        # Not managed: whoever watches the node wants to know just when it does not run.
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, qos_overriding_options=_overridable()
         )
-        self._pipeline = Pipeline(student, rule, self._settings, self._ego_motion, self._health)
-        self._inbox = _Inbox()
-        self._worker = threading.Thread(target=self._work, name="flow", daemon=True)
-        self._advertise()
-        self._worker.start()
+        # Wall time, as a simulated clock may stand still just when one wants to know.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._diagnose, clock=steady)
+        backward = JumpThreshold(
+            min_forward=None, min_backward=Duration(nanoseconds=-1_000_000), on_clock_change=False
+        )
+        self._clock_jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
+
+    @property
+    def settings(self) -> Settings:
+        return self._parameters.settings
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm up the student, make the publishers; on failure the log says why."""
+        try:
+            self._configure()
+        except (ZeroFlowError, StudentFailed) as error:
+            return self._failed(str(error))
+        except Exception as error:  # rclpy would swallow it
+            return self._failed(f"{type(error).__name__}: {error}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to publish, and to listen."""
+        result = super().on_activate(state)
+        self._pipeline = Pipeline(self._student, self._rule, lambda: self.settings, self._ego_motion, self._health)
+        self._road = Road(
+            self._pipeline, self._outlets, lambda: self.settings, self._health, lambda: self._clusters.ready
+        )
+        self._health.state = "active"
         self._subscribe()
         self.get_logger().info("ready: " + ", ".join(f"{k} {v}" for k, v in self._health.facts.items()))
+        return result
 
-    def stop(self, patience: float) -> None:
-        """End the worker, waiting `patience` seconds for it."""
-        self._inbox.close()
-        self._ego_motion.stop()
-        self._worker.join(patience)
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening, let what is under way end, stop publishing."""
+        self.stop(_PATIENCE_S)
+        self._health.state = "inactive"
+        return super().on_deactivate(state)
 
-    def _load_student(self):
-        from zeroflow_core import load_student
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the student and the publishers."""
+        self._release()
+        return super().on_cleanup(state)
 
-        settings = self._settings
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As deactivate and cleanup, in a hurry."""
+        self.stop(patience=0.5)
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to where it can be configured again."""
+        self.stop(patience=0.5)
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self.settings
+        self._health.facts.clear()
         if settings.engine == "fast":
             self.get_logger().info("preparing the student; the first time on a machine this takes some ten seconds")
-        student = load_student(
-            settings.checkpoint, device=settings.device, engine=settings.engine, precision=settings.precision
-        )
-        self._health.facts["checkpoint"] = str(student.metadata.get("name", settings.checkpoint))
-        self._health.facts["device"] = str(student.device)
-        self._health.facts["engine"] = student.engine
-        self._health.facts["precision"] = student.precision
-        self._health.facts["streaming"] = settings.streaming
-        return student
+        self._student = NodeStudent(lambda: self.settings, self._health)
+        self._rule = self._choose_ground()
+        for name in ("streaming", "flow_target", "ego_motion"):
+            self._health.facts[name] = getattr(settings, name)
+        self._warm_up()
+        self._ego_motion = self._new_ego_motion()
+        self._outlets = Outlets(self, self._health)
+        self._parameters.configured = True
+        self._health.state = "inactive"
 
-    def _choose_ground(self, student) -> GroundRule:
-        trained = student.metadata.get("ground", "patchwork")
+    def _failed(self, text: str) -> TransitionCallbackReturn:
+        self.get_logger().error(f"cannot be configured: {text}")
+        self._release()
+        return TransitionCallbackReturn.FAILURE
+
+    def _release(self) -> None:
+        if self._outlets is not None:
+            self._outlets.destroy()
+        self._outlets = self._student = self._rule = self._ego_motion = self._pipeline = None
+        self._parameters.configured = False
+        self._health.state = "unconfigured"
+        _give_back_memory()
+
+    def _new_ego_motion(self) -> EgoMotion:
+        settings, health = self.settings, self._health
+        return EgoMotion(
+            settings.ego_motion,
+            timeout=settings.ego_motion_timeout,
+            odom_frame=settings.odom_frame,
+            base_frame=settings.base_frame,
+            mounting=mounting_pose(settings),
+            odom_published=lambda: self.count_publishers("odom") > 0,
+            tf_published=lambda: self.count_publishers("/tf") > 0,
+            tf_possible=TFMessage is not None,
+            on_bad_odometry=lambda text: health.problem(Problem.BAD_ODOMETRY, text),
+            on_bad_transform=lambda text: health.problem(Problem.BAD_TRANSFORM, text),
+            on_switch=lambda text: health.problem(Problem.EGO_MOTION_SWITCHED, text),
+            warn_once=health.warn_once,
+        )
+
+    def _choose_ground(self) -> GroundRule:
+        trained = self._student.metadata.get("ground", "patchwork")
         # A map raster is for logs only; live, Patchwork++ comes closest to it.
-        name = {"none": "none"}.get(trained, "patchwork") if self._settings.ground == "auto" else self._settings.ground
+        name = {"none": "none"}.get(trained, "patchwork") if self.settings.ground == "auto" else self.settings.ground
         self._health.facts["ground"] = name if name == trained else f"{name} (trained with {trained})"
         return ground_rule(name)
 
-    def _advertise(self) -> None:
-        self._flow = self.create_publisher(PointCloud2, "flow", 5)
-        self._markers = self.create_publisher(MarkerArray, "markers", 5)
-        # Latched, so that a replay that has only just been discovered misses no answer.
-        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._processed = self.create_publisher(Header, "processed", latched)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # Wall time, as a simulated clock may stand still just when one wants to know.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, lambda: self._diagnostics.publish(self._health.report(self._now())), clock=steady)
+    def _warm_up(self) -> None:
+        """The first call of everything is slow, or fails: better now than with the first cloud."""
+        points = np.random.default_rng(0).uniform([-20, -20, -1], [20, 20, 1], (2000, 3)).astype(np.float32)
+        mark_ground(Sweep(points, 0), self._rule)
+        self._student.warm_up()
 
     def _subscribe(self) -> None:
         """Clouds last: whoever sees that subscription may rely on the others."""
-        mode = self._settings.ego_motion
-        self._health.facts["ego_motion"] = mode
-        self._health.facts["flow_target"] = self._settings.flow_target
-        overridable = QoSOverridingOptions.with_default_policies()
+        mode = self.settings.ego_motion
         if mode in ("auto", "odom"):
             many = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
-            self.create_subscription(
-                Odometry, "odom", self._ego_motion.add_odometry, many, qos_overriding_options=overridable
-            )
+            self._listen(Odometry, "odom", self._ego_motion.add_odometry, many)
         if TFMessage is not None:
             latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-            self.create_subscription(TFMessage, "/tf_static", self._on_tf_static, latched)
+            self._listen(TFMessage, "/tf_static", self._on_tf_static, latched)
             if mode in ("auto", "tf"):
-                self.create_subscription(TFMessage, "/tf", self._on_tf, QoSProfile(depth=100))
-        elif mode == "tf":
-            raise ZeroFlowError("ego_motion tf needs tf2_msgs, which is not installed: use odom, or a ROS installation")
-        self.create_subscription(
+                self._listen(TFMessage, "/tf", self._on_tf, QoSProfile(depth=100))
+        self._wire = WireCounter(self._health.warn_once)
+        self._listen(
             PointCloud2,
             "points",
-            self._on_cloud,
-            qos_profile_sensor_data,
+            self._on_cloud_with_info if _TELLS_SEQUENCE else self._on_cloud,
+            QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT),
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
-            qos_overriding_options=overridable,
         )
+
+    def _listen(self, kind: type, topic: str, callback, qos: QoSProfile, **more) -> None:
+        subscription = self.create_subscription(
+            kind, topic, callback, qos, qos_overriding_options=_overridable(), **more
+        )
+        self._listening.append(subscription)
+
+    def stop(self, patience: float) -> None:
+        """Listen no more, and end the threads, waiting `patience` seconds for what is under way."""
+        while self._listening:
+            self.destroy_subscription(self._listening.pop())
+        if self._ego_motion is not None:
+            self._ego_motion.stop()
+        if self._road is not None and not self._road.stop(patience):
+            self.get_logger().warning(f"a cloud under way takes longer than {patience} s: not waiting for it")
+        self._road = None
+        if self._ego_motion is not None:
+            self._ego_motion = self._new_ego_motion()
 
     def _on_tf(self, message) -> None:
         self._ego_motion.add_transforms(message.transforms, static=False)
@@ -149,100 +234,48 @@ class FlowNode(Node):
     def _on_tf_static(self, message) -> None:
         self._ego_motion.add_transforms(message.transforms, static=True)
 
+    def _on_cloud_with_info(self, message: PointCloud2, info) -> None:
+        waited_ns = time.time_ns() - info["received_timestamp"]
+        if 0 <= waited_ns < 10**10:  # no middleware that leaves it out, no clock that was set meanwhile
+            self._health.took("receive", waited_ns * 1e-9)
+        self._take(message, info.get("publication_sequence_number"))
+
+    def _on_cloud(self, message: PointCloud2) -> None:
+        self._take(message, None)
+
+    def _take(self, message: PointCloud2, sequence: int | None) -> None:
+        self._health.cloud_received()
+        lost = self._wire.received(sequence, nanoseconds(message.header.stamp))
+        if lost:
+            self._health.problem(Problem.LOST_IN_TRANSPORT, self._lost_text(), lost)
+        self._road.put(message)
+
     def _on_lost(self, event) -> None:
+        """The middleware's own count, which is left to the gaps where they show; here it is for when nothing arrives."""
+        self._health.warn_once(self._lost_text())
+
+    def _lost_text(self) -> str:
         text = "clouds got lost on their way here"
         if os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps"):
             text += f": {dds.advice()}"
-        self._health.problem(Problem.LOST_IN_TRANSPORT, text, event.total_count_change)
+        return text
 
-    def _on_cloud(self, message: PointCloud2) -> None:
-        self._health.cloud_received()
-        for pushed_out in self._inbox.put(message):
-            self._skip(pushed_out)
-            self._processed.publish(pushed_out.header)
-
-    def _skip(self, message: PointCloud2) -> None:
-        text = "clouds come faster than they can be processed: the newest are served, others left out"
-        self._health.problem(Problem.SKIPPED_BUSY, text)
-
-    def _work(self) -> None:
-        while True:
-            arrivals = self._inbox.take()
-            if not arrivals:
-                return
-            for received, message in arrivals:
-                self._answer(message, received, newest=message is arrivals[-1][1])
-
-    def _answer(self, message: PointCloud2, received: float, newest: bool) -> None:
-        """Take one cloud through the pipeline; whatever comes of it, `processed` tells that it is done."""
-        try:
-            if not newest:
-                self._skip(message)
-            result = self._pipeline.feed(message, estimate=newest)
-            if result is not None:
-                self._publish(result)
-                self._health.took("total", time.perf_counter() - received)
-                self._publish_markers(result)
-        except Dropped as why:
-            self._health.problem(why.problem, str(why))
-        except Exception as error:  # one bad cloud must not end the node; the log and a counter tell
+    def _on_clock_jump(self, jump) -> None:
+        if self._pipeline is not None:
             self._pipeline.reset()
-            self._health.problem(Problem.INTERNAL_ERROR, f"a cloud failed: {type(error).__name__}: {error}")
-        self._processed.publish(message.header)
 
-    def _publish(self, result: Velocities) -> None:
-        with self._health.stage("publish"):
-            self._flow.publish(flow_message(result.message, result.cloud, result.velocity, result.status))
-        self._health.count("flows_published")
+    def _on_change(self, settings: Settings) -> None:
+        """Most are read where they are used."""
+        if self._ego_motion is not None:
+            self._ego_motion.timeout = settings.ego_motion_timeout
 
-    def _publish_markers(self, result: Velocities) -> None:
-        if not self._clusters.ready or self._markers.get_subscription_count() == 0:
-            return
-        from zeroflow_core.objects import moving_objects
-
-        settings = self._settings
-        with self._health.stage("markers"):
-            moved = result.status == Status.OK
-            objects = moving_objects(
-                result.cloud.points[moved],
-                result.velocity[moved],
-                min_speed=settings.min_speed,
-                min_points=settings.min_points,
-            )
-            self._markers.publish(marker_array(result.message.header, objects))
-
-    def _now(self):
-        return self.get_clock().now().to_msg()
-
-
-class _Inbox:
-    """The two newest clouds, each with the time it arrived; older ones are pushed out."""
-
-    def __init__(self) -> None:
-        self._arrived: deque[tuple[float, PointCloud2]] = deque()
-        self._closed = False
-        self._news = threading.Condition()
-
-    def put(self, message: PointCloud2) -> list[PointCloud2]:
-        """Returns what had to go for it."""
-        with self._news:
-            self._arrived.append((time.perf_counter(), message))
-            pushed_out = [self._arrived.popleft()[1]] if len(self._arrived) > 2 else []
-            self._news.notify()
-        return pushed_out
-
-    def take(self) -> list[tuple[float, PointCloud2]]:
-        """All that is there, oldest first, as soon as there is something; nothing once the inbox is closed."""
-        with self._news:
-            self._news.wait_for(lambda: self._arrived or self._closed)
-            taken = [] if self._closed else list(self._arrived)
-            self._arrived.clear()
-        return taken
-
-    def close(self) -> None:
-        with self._news:
-            self._closed = True
-            self._news.notify()
+    def _diagnose(self) -> None:
+        topic, number = self.resolve_topic_name("points"), self.count_publishers("points")
+        gauges = {"input": f"{topic} ({number} publisher{'s' if number != 1 else ''})"}
+        if self._student is not None:
+            gauges |= self._student.gpu_memory()
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(self._health.report(stamp, self.settings, gauges))
 
 
 class _ClusteringLoader:
@@ -262,11 +295,19 @@ class _ClusteringLoader:
             self.ready = True
 
 
-def _warm_up(student, rule: GroundRule) -> None:
-    """The first call of everything is slow, or fails: better now than with the first cloud."""
-    points = np.random.default_rng(0).uniform([-20, -20, -1], [20, 20, 1], (2000, 3)).astype(np.float32)
-    mark_ground(Sweep(points, 0), rule)
-    student.flow(points, points)
+def _overridable() -> QoSOverridingOptions:
+    return QoSOverridingOptions.with_default_policies()
+
+
+def _give_back_memory() -> None:
+    """What a student leaves behind in torch's GPU cache, and in cycles."""
+    import gc
+
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def main(args: list[str] | None = None) -> NoReturn:
@@ -279,10 +320,14 @@ def main(args: list[str] | None = None) -> NoReturn:
             node.get_logger().warning(warning)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        stop.wait_for_it()
+        if node.settings.autostart:
+            if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+                return 1
+            node.trigger_activate()
+        stop.wait_for_it(_LONGEST_END_S)
         while not stop.requested:
             executor.spin_once(timeout_sec=0.1)
-        node.stop(patience=0.5)
+        node.stop(patience=_LONGEST_END_S / 2)
         return 0
 
     run("flow_node", body, args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -26,16 +27,22 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self._raise = True
+        self._patience: float | None = None
         signal.signal(signal.SIGINT, self._receive)
         signal.signal(signal.SIGTERM, self._receive)
 
-    def wait_for_it(self) -> None:
-        self._raise = False
+    def wait_for_it(self, patience: float | None = None) -> None:
+        """patience: seconds after a signal in which the process must have ended by itself, or is ended"""
+        self._raise, self._patience = False, patience
 
     def _receive(self, number: int, frame: object) -> None:
         first, self.requested = not self.requested, True
         if first and self._raise:
             raise KeyboardInterrupt
+        if first and self._patience is not None:
+            timer = threading.Timer(self._patience, os._exit, [0])
+            timer.daemon = True
+            timer.start()
 
 
 def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = None) -> NoReturn:

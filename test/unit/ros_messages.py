@@ -1,4 +1,4 @@
-"""Messages to test with, made without the code under test."""
+"""Messages to test with, made without the code under test; and who takes them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import PointCloud2, PointField
+
+from zeroflow_ros.ego_motion import EgoMotion
 
 SECOND = 1_000_000_000
 
@@ -79,3 +81,15 @@ class Log:
 
     def warning(self, text: str) -> None:
         self.lines.append(text)
+
+
+def ego_motion(mode: str, **more) -> EgoMotion:
+    """With nobody who publishes anything, no wish to wait, and complaints that are failures; `more` says otherwise."""
+
+    def complain(text: str) -> None:
+        raise AssertionError(text)
+
+    quiet = {"odom_published": lambda: False, "tf_published": lambda: False, "tf_possible": True}
+    quiet |= dict.fromkeys(("on_bad_odometry", "on_bad_transform", "on_switch", "warn_once"), complain)
+    names = {"timeout": 0.0, "odom_frame": "odom", "base_frame": "base_link"}
+    return EgoMotion(mode, **names | quiet | more)

@@ -17,7 +17,7 @@ from drive_cases import MOUNT, Drive, message_of
 from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message
 from ros_messages import Log as Lines
-from ros_messages import transform
+from ros_messages import ego_motion, transform
 from sensor_msgs.msg import PointCloud2
 
 from zeroflow_core.datasets.recording import Recording, import_bag, read_recording
@@ -57,12 +57,9 @@ class Still:
 def _live(messages: list, recording: Recording) -> tuple[list[FramePair], list[Velocities]]:
     """The pairs that the node makes of the messages, and what it says of them."""
     mode = {"odometry": "odom", "kiss_icp": "kiss_icp"}[recording.ego_motion]
-    ego = EgoMotion(
-        mode, timeout=0.0, odom_frame="odom", base_frame=recording.vehicle_frame, odom_published=lambda: True,
-        on_bad=pytest.fail, warn_once=pytest.fail, tf_possible=True,
-    )  # fmt: skip
+    ego = ego_motion(mode, base_frame=recording.vehicle_frame)
     settings = replace(Settings(), ego_motion=mode, z_offset=recording.z_offset, flow_target="previous")
-    pipeline = Pipeline(Still(), Patchwork(), settings, ego, Health(Lines()))
+    pipeline = Pipeline(Still(), Patchwork(), lambda: settings, ego, Health(Lines()))
     pairs, estimate = [], pipeline._estimate_flow
     pipeline._estimate_flow = lambda pair: (pairs.append(pair), estimate(pair))[1]
     ego.add_transforms([transform("base_link", "velodyne", MOUNT.translation, MOUNT.quaternion)], static=True)

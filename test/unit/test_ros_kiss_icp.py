@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from ros_messages import SECOND, Log, cloud, transform
+from ros_messages import SECOND, Log, cloud, ego_motion, transform
 
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
@@ -60,24 +60,16 @@ class Known:
     """Ego motion that is known exactly."""
 
     def locate(self, stamp_ns: int, cloud_frame: str) -> Place:
-        return Place(_pose((stamp_ns - SECOND) * 1e-9), SE3.identity())
+        return Place(_pose((stamp_ns - SECOND) * 1e-9), SE3.identity(), "odom")
 
 
 def _pipeline(known: bool = False, **settings):
     """known: the ego motion is known exactly, instead of told by the clouds"""
-    ego = EgoMotion(
-        "kiss_icp",
-        timeout=0.0,
-        odom_frame="odom",
-        base_frame="base_link",
-        odom_published=lambda: False,
-        on_bad=print,
-        warn_once=print,
-        tf_possible=True,
-    )
+    ego = Known() if known else ego_motion("kiss_icp", warn_once=print)
     settings["ego_motion"] = "odom" if known else "kiss_icp"
     student, health = Partner(), Health(Log())
-    pipeline = Pipeline(student, no_ground, replace(Settings(), **settings), Known() if known else ego, health)
+    chosen = replace(Settings(), **settings)
+    pipeline = Pipeline(student, no_ground, lambda: chosen, ego, health)
     return pipeline, student, health
 
 
@@ -163,7 +155,7 @@ def test_a_cloud_that_is_too_poor_to_register_is_bridged():
 
 @pytest.mark.parametrize("known", [True, False])
 def test_clouds_are_compensated_where_that_is_asked_for(known: bool):
-    pipeline, student, _ = _pipeline(known, deskew=True)
+    pipeline, student, _ = _pipeline(known, deskew="always")
     for k in range(5):
         result = pipeline.feed(_as_fired(k))
     true = _pose(0.4).inverse().transform(SQUARE)
@@ -186,7 +178,7 @@ def test_without_being_asked_nothing_is_compensated():
 
 
 def test_clouds_without_times_that_should_be_compensated_are_told_once():
-    pipeline, _, health = _pipeline(known=True, deskew=True)
+    pipeline, _, health = _pipeline(known=True, deskew="always")
     for k in range(3):
         pipeline.feed(_cloud(k))
     (line,) = health._logger.lines
@@ -195,7 +187,7 @@ def test_clouds_without_times_that_should_be_compensated_are_told_once():
 
 @pytest.mark.parametrize("known", [True, False])
 def test_the_first_cloud_is_compensated_as_soon_as_its_motion_is_known(known: bool):
-    pipeline, student, _ = _pipeline(known, deskew=True, flow_target="previous")
+    pipeline, student, _ = _pipeline(known, deskew="always", flow_target="previous")
     pipeline.feed(_as_fired(0))
     result = pipeline.feed(_as_fired(1))
     error = [np.linalg.norm(seen - SQUARE, axis=1).mean() for seen in (result.cloud.points, student.shown[0][0])]
@@ -203,7 +195,7 @@ def test_the_first_cloud_is_compensated_as_soon_as_its_motion_is_known(known: bo
 
 
 def test_a_cloud_after_a_gap_is_compensated_by_the_motion_after_it():
-    pipeline, student, _ = _pipeline(deskew=True, max_gap=5.0, flow_target="previous")
+    pipeline, student, _ = _pipeline(deskew="always", max_gap=5.0, flow_target="previous")
     for k in (0, 1, 2):
         pipeline.feed(_as_fired(k))
     with pytest.raises(Dropped, match="KISS-ICP"):

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from ros_messages import SECOND, Log, cloud, odometry
+from ros_messages import SECOND, Log, cloud, ego_motion, odometry
 
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
 from zeroflow_core.pairs import Status
-from zeroflow_ros.ego_motion import EgoMotion, NoPose, Place
+from zeroflow_ros.ego_motion import NoPose, Place
 from zeroflow_ros.health import Health, Problem
 from zeroflow_ros.pipeline import Dropped, Pipeline
 from zeroflow_ros.settings import Settings
@@ -51,7 +51,7 @@ class Route:
 
 def _pipeline(route=None, rule=no_ground, **settings):
     student, health = Oracle(), Health(Log())
-    chosen = replace(Settings(), **settings)
+    chosen = replace(Settings(), **{"estimate_z_offset": False} | settings)
     return Pipeline(student, rule, lambda: chosen, route or Route(), health), student, health
 
 
@@ -216,17 +216,93 @@ def test_a_cloud_without_a_finite_point_is_answered_and_is_no_partner(count: int
     assert (result.status == Status.OK).all() and len(student.seen) == 1
 
 
-def test_without_estimate_a_cloud_costs_no_network_but_is_a_partner():
+def test_a_cloud_that_is_only_prepared_costs_no_network_but_is_a_partner():
     pipeline, student, _ = _pipeline()
     pipeline.feed(cloud(POINTS, SECOND))
-    assert pipeline.feed(cloud(POINTS, SECOND + STEP), estimate=False) is None
+    pipeline.prepare(cloud(POINTS, SECOND + STEP))
     assert student.seen == []
-    assert pipeline.feed(cloud(POINTS, SECOND + 2 * STEP)) is not None
+    assert pipeline.feed(cloud(POINTS + np.float32([0.5, 0, 0]), SECOND + 2 * STEP)) is not None
+    np.testing.assert_array_equal(student.partners[0], POINTS)
+
+
+# --- which clouds make a pair ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rate, interval, age",
+    [(10, 0.1, 0.1), (20, 0.1, 0.1), (15, 0.1, 2 / 15), (30, 0.1, 0.1), (100, 0.1, 0.1), (5, 0.1, 0.2), (20, 0.05, 0.05)],
+)
+def test_the_partner_is_the_cloud_nearest_to_the_interval_that_the_student_knows(rate: int, interval: float, age: float):
+    pipeline, _, _ = _pipeline(pair_interval=interval)
+    answers = []
+    for k in range(2 * rate):
+        stamp_ns = SECOND + round(k * SECOND / rate)
+        answers.append(pipeline.feed(cloud(POINTS + np.float32([0.001 * k, 0, 0]), stamp_ns)))
+    first = next(k for k, answer in enumerate(answers) if answer is not None)
+    assert 0.6 * interval <= first / rate <= max(age, 1 / rate)
+    # What moves by 1 mm a cloud moves at `rate` mm/s, whatever the partner's age is, if it is the right one.
+    np.testing.assert_allclose(answers[-1].velocity[:, 0], 0.001 * rate, rtol=0.05)
+    assert all(answer is not None for answer in answers[first:])
+    shown = pipeline._student._student
+    moved = (shown.seen[-1] - shown.partners[-1])[:, 0].mean()
+    np.testing.assert_allclose(moved, 0.001 * age * rate, rtol=0.05)
+
+
+def test_an_interval_that_is_changed_while_running_takes_other_partners():
+    pipeline, student, _ = _pipeline()
+    settings = pipeline._settings()
+    for k in range(20):
+        if k == 10:
+            changed = replace(settings, pair_interval=0.2)
+            pipeline._settings = lambda: changed
+        pipeline.feed(cloud(POINTS + np.float32([0.001 * k, 0, 0]), SECOND + k * STEP // 2))
+    ages = [round(1000 * (seen - partner)[:, 0].mean()) for seen, partner in zip(student.seen, student.partners, strict=True)]
+    assert ages[0] == 2 and ages[-1] == 4
+
+
+def test_no_more_clouds_are_kept_than_pairs_need():
+    pipeline, _, _ = _pipeline()
+    for k in range(100):
+        pipeline.feed(cloud(POINTS, SECOND + k * STEP // 4))
+    assert len(pipeline._history._frames) <= 9
+
+
+def test_a_cloud_that_another_overtook_is_dropped_and_four_in_a_row_are_a_clock_that_was_set_back():
+    pipeline, _, health = _pipeline()
+    for k in (0, 1, 3):
+        pipeline.feed(cloud(POINTS, 10 * SECOND + k * STEP))
+    with pytest.raises(Dropped) as dropped:
+        pipeline.feed(cloud(POINTS, 10 * SECOND + 2 * STEP))
+    assert dropped.value.problem is Problem.OUT_OF_ORDER
+    assert pipeline.feed(cloud(POINTS, 10 * SECOND + 4 * STEP)) is not None
+    outcomes = [_feed(pipeline, cloud(POINTS, 10 * SECOND + k * STEP // 20)) for k in range(7)]
+    assert outcomes[:5] == [None] * 5 and health.counts()["time_jump"] == 1
 
 
 def _street(z: float) -> np.ndarray:
     x, y = np.meshgrid(np.arange(-15, 15, 0.5), np.arange(-15, 15, 0.5))
     return np.stack([x.ravel(), y.ravel(), np.full(x.size, z)], axis=1).astype(np.float32)
+
+
+def test_ground_far_from_where_the_student_knows_it_is_brought_there():
+    pipeline, student, health = _pipeline(estimate_z_offset=True)
+    answers = [pipeline.feed(cloud(_street(-1.8), SECOND + k * STEP)) for k in range(3)]
+    (line,) = health._logger.lines
+    assert "raised by 1.80 m" in line and health.facts["z_offset"] == "1.80 (estimated)"
+    assert [answer is not None for answer in answers] == [False, True, True]
+    np.testing.assert_allclose(student.seen[-1][:, 2], 0.0, atol=1e-5)
+    np.testing.assert_array_equal(answers[-1].cloud.points, _street(-1.8))  # what is published is what came
+
+
+def test_an_offset_that_is_changed_while_running_begins_a_new_series():
+    pipeline, student, health = _pipeline()
+    pipeline.feed(cloud(POINTS, SECOND))
+    changed = replace(pipeline._settings(), z_offset=1.0)
+    pipeline._settings = lambda: changed
+    assert pipeline.feed(cloud(POINTS, SECOND + STEP)) is None
+    assert pipeline.feed(cloud(POINTS, SECOND + 2 * STEP)) is not None
+    np.testing.assert_allclose(student.seen[0], POINTS + np.float32([0, 0, 1]), atol=1e-6)
+    assert sum(health.counts().values()) == 0
 
 
 def test_ground_far_from_where_the_student_knows_it_is_told_once_with_the_remedy():
@@ -241,16 +317,7 @@ def test_ground_far_from_where_the_student_knows_it_is_told_once_with_the_remedy
 
 
 def test_odometry_and_clouds_meet_in_the_pipeline():
-    ego = EgoMotion(
-        "auto",
-        timeout=0.0,
-        odom_frame="odom",
-        base_frame="base_link",
-        odom_published=lambda: True,
-        on_bad=print,
-        warn_once=print,
-        tf_possible=False,
-    )
+    ego = ego_motion("auto", odom_published=lambda: True)
     pipeline, _, _ = _pipeline(ego)
     for k in range(2):
         ego.add_odometry(odometry(SECOND + k * STEP, x=0.7 * k))
