@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import array
+import sys
+
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import PointCloud2, PointField
 
-from zeroflow_core.datasets.point_cloud2 import Cloud, fields_of, is_return, structured
+from zeroflow_core.datasets.point_cloud2 import Cloud, fields_of, is_return
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
-from zeroflow_ros.fallback import create_cloud
+
+# What a row of flow may hold besides x y z.
+_FORMATS = {
+    "intensity": "f4",
+    "ring": "u2",
+    "t": "i4",  # nanoseconds from the stamp, which may lie at either end of the sweep
+    "vx": "f4",
+    "vy": "f4",
+    "vz": "f4",
+    "speed": "f4",
+    "status": "u1",
+}
+_USUAL_FIELDS = ("intensity", "vx", "vy", "vz", "speed", "status")
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -20,45 +35,89 @@ def nanoseconds(stamp: Time) -> int:
 def to_sweep(cloud: Cloud, stamp_ns: int, world_SE3_vehicle: SE3, vehicle_SE3_cloud: SE3) -> Sweep:
     """The cloud's points as a Sweep in the vehicle frame; an identity leaves them bit for bit as they came. In place of
     rows that are no returns there is NaN."""
-    points = np.ascontiguousarray(cloud.points)
+    points = _contiguous(cloud.points)
+    seen = is_return(points)
     if not np.array_equal(vehicle_SE3_cloud.matrix, np.eye(4)):
         points = vehicle_SE3_cloud.transform(points)
-    seen = is_return(cloud.points)
     if not seen.all():
-        points = np.where(seen[:, None], points, np.float32(np.nan))
+        if np.may_share_memory(points, cloud.points):
+            points = points.copy()
+        points[~seen] = np.nan
     return Sweep(points, stamp_ns, world_SE3_vehicle, cloud.intensity, time_offset_ns=cloud.time_offset_ns)
 
 
-def flow_message(source: PointCloud2, cloud: Cloud, velocity: np.ndarray, status: np.ndarray) -> PointCloud2:
+def flow_message(
+    source: PointCloud2,
+    cloud: Cloud,
+    velocity: np.ndarray,
+    status: np.ndarray,
+    fields: tuple[str, ...] = _USUAL_FIELDS,
+) -> PointCloud2:
     """One row per point of `source`, in its order, organisation, frame and stamp.
 
     cloud:    the decoded `source`, N points
     velocity: (N,3), m/s over ground, in the frame of `source`; 0 on ground, NaN where there is no estimate
     status:   (N,) uint8, a zeroflow_core.pairs.Status for each point
+    fields:   what follows x y z (float32, metres), in this order: intensity, vx, vy, vz, speed (float32), ring
+              (uint16), t (int32, nanoseconds from the stamp), status (uint8)
 
-    Fields: x y z intensity vx vy vz speed (float32), status (uint8). Intensity is 0 where `source` has none.
+    Rows have the same layout whatever the source has: intensity, ring and t are 0 where it has none. Values lie
+    at multiples of their own size, rows at multiples of four. The cloud is dense when every x, y and z is finite.
     """
-    velocity = velocity.astype(np.float32, copy=False)
-    intensity = np.zeros(len(cloud), np.float32) if cloud.intensity is None else cloud.intensity
-    x, y, z = cloud.points.T
-    vx, vy, vz = velocity.T
-    rows = structured(
-        {
-            "x": x,
-            "y": y,
-            "z": z,
-            "intensity": intensity.astype(np.float32, copy=False),
-            "vx": vx,
-            "vy": vy,
-            "vz": vz,
-            "speed": np.sqrt(np.einsum("ij,ij->i", velocity, velocity)),
-            "status": status.astype(np.uint8, copy=False),
-        }
-    )
-    fields = [PointField(name=n, offset=o, datatype=d, count=c) for n, o, d, c in fields_of(rows.dtype)]
-    message = create_cloud(source.header, fields, rows)
+    layout = _layout(fields)
+    message = PointCloud2(header=source.header, point_step=layout.itemsize, is_bigendian=sys.byteorder == "big")
+    message.fields = [PointField(name=n, offset=o, datatype=d, count=c) for n, o, d, c in fields_of(layout)]
+    # The message takes an array.array as it is; of anything else it copies byte after byte.
+    data = array.array("B", bytes(1)) * (len(cloud) * layout.itemsize)
+    rows = np.frombuffer(data, layout)
+    points = cloud.points.T
+    for name, values in zip("xyz", points, strict=True):
+        rows[name] = values
+    for name in fields:
+        values = _column(name, cloud, velocity, status)
+        if values is not None:
+            rows[name] = values
+    message.data = data
+    message.is_dense = all(bool(np.isfinite(values).all()) for values in points)
     if len(cloud) > 0:
         message.height, message.width = source.height, source.width
-        message.row_step = source.width * message.point_step
-    message.is_dense = bool(np.isfinite(cloud.points).all())
+    else:
+        message.height = 1
+    message.row_step = message.width * layout.itemsize
     return message
+
+
+def _column(name: str, cloud: Cloud, velocity: np.ndarray, status: np.ndarray) -> np.ndarray | None:
+    """The values (N,) of a field, or None where the cloud has none."""
+    if name == "status":
+        return status
+    if name == "speed":
+        x, y, z = velocity.T
+        with np.errstate(over="ignore"):  # nonsense in, infinity out
+            return np.sqrt(x * x + y * y + z * z)
+    if name in ("vx", "vy", "vz"):
+        return velocity[:, "xyz".index(name[1])]
+    return {"intensity": cloud.intensity, "ring": cloud.ring, "t": cloud.time_offset_ns}[name]
+
+
+def _layout(fields: tuple[str, ...]) -> np.dtype:
+    """A row: x y z and the fields, each at a multiple of its size, and the whole a multiple of four bytes."""
+    names, formats, offsets, end = [], [], [], 0
+    for name, format_ in [*((axis, "f4") for axis in "xyz"), *((name, _FORMATS[name]) for name in fields)]:
+        size = np.dtype(format_).itemsize
+        start = -(-end // size) * size
+        names.append(name)
+        formats.append(format_)
+        offsets.append(start)
+        end = start + size
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": -(-end // 4) * 4})
+
+
+def _contiguous(points: np.ndarray) -> np.ndarray:
+    """(N,3), the same array where it is contiguous. Column by column, as numpy copies rows of three slowly."""
+    if points.flags.c_contiguous:
+        return points
+    copy = np.empty(points.shape, points.dtype)
+    for axis in range(3):
+        copy[:, axis] = points[:, axis]
+    return copy

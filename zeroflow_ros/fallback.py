@@ -1,4 +1,4 @@
-"""Stand-ins for what the ROS 2 wheels of PyPI lack: `create_cloud` of sensor_msgs_py, `Buffer` of tf2_ros.
+"""Stand-ins for what the ROS 2 wheels of PyPI lack: `read_points` of sensor_msgs_py, `Buffer` of tf2_ros.
 
 The names without prefix are the real ones where they can be imported and the plain ones elsewhere; both take
 the same arguments (here: the part of them this package uses) and give the same answers, which a test compares.
@@ -7,37 +7,22 @@ tf2_msgs cannot be replaced: `TFMessage` is None where it is missing, and then n
 
 from __future__ import annotations
 
-import array
-import sys
 from bisect import bisect_left, insort
-from collections.abc import Sequence
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
-from sensor_msgs.msg import PointCloud2, PointField
-from std_msgs.msg import Header
+from sensor_msgs.msg import PointCloud2
 
+from zeroflow_core.datasets.point_cloud2 import dtype_of
 from zeroflow_core.geometry import SE3, interpolate
 
 _CACHE_NS = 10_000_000_000  # as tf2: ten seconds of every transform
 
 
-def plain_create_cloud(header: Header, fields: Sequence[PointField], points: np.ndarray) -> PointCloud2:
-    """A cloud of height 1 from a structured array (N,) whose layout is that of `fields`."""
-    data = array.array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(points).view(np.uint8).reshape(-1)))
-    cloud = PointCloud2(
-        header=header,
-        height=1,
-        width=len(points),
-        fields=list(fields),
-        is_bigendian=sys.byteorder != "little",
-        point_step=points.dtype.itemsize,
-        row_step=points.dtype.itemsize * len(points),
-        is_dense=False,
-    )
-    cloud.data = data  # the property takes an array.array as it is; anything else is copied per byte
-    return cloud
+def plain_read_points(cloud: PointCloud2) -> np.ndarray:
+    """Every field of a cloud's points, structured (N,): a view, for clouds without padding between rows."""
+    layout = dtype_of(cloud.fields, cloud.point_step, cloud.is_bigendian)
+    return np.frombuffer(cloud.data, layout, cloud.width * cloud.height)
 
 
 class PlainTransformException(Exception):
@@ -147,9 +132,9 @@ def _message(pose: SE3, target_frame: str, source_frame: str, stamp_ns: int) -> 
 
 
 try:
-    from sensor_msgs_py.point_cloud2 import create_cloud
+    from sensor_msgs_py.point_cloud2 import read_points
 except ImportError:
-    create_cloud = plain_create_cloud
+    read_points = plain_read_points
 
 try:
     from tf2_ros import Buffer, TransformException

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import math
 
 import numpy as np
@@ -11,36 +12,36 @@ pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
 from rclpy.time import Time
 from ros_messages import SECOND, transform
-from sensor_msgs.msg import PointField
-from std_msgs.msg import Header
+from sensor_msgs.msg import PointCloud2, PointField
 
 from zeroflow_ros import fallback
 
 QUARTER_TURN = (math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))  # about z
 
 
-def _points() -> tuple[list[PointField], np.ndarray]:
-    dtype = np.dtype([("x", "<f4"), ("y", "<f4"), ("status", "u1")])
-    layout = [("x", 0, PointField.FLOAT32), ("y", 4, PointField.FLOAT32), ("status", 8, PointField.UINT8)]
-    fields = [PointField(name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in layout]
-    return fields, np.array([(1.0, 2.0, 3), (4.0, 5.0, 6), (7.0, 8.0, 9)], dtype)
-
-
-def test_created_cloud_holds_the_rows_as_they_lie_in_memory():
-    fields, points = _points()
-    cloud = fallback.plain_create_cloud(Header(frame_id="base_link"), fields, points)
-    assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (1, 3, 9, 27)
-    assert bytes(cloud.data) == points.tobytes()
-    assert cloud.header.frame_id == "base_link"
-    assert [field.name for field in cloud.fields] == ["x", "y", "status"]
+@pytest.fixture(params=["plain", "sensor_msgs_py"])
+def read_points(request):
+    """The plain one and the real one must pass the same tests."""
+    if request.param == "plain":
+        return fallback.plain_read_points
+    reason = "sensor_msgs_py is not installed"
+    return pytest.importorskip("sensor_msgs_py.point_cloud2", reason=reason).read_points
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_created_cloud_equals_that_of_sensor_msgs_py(count: int):
-    real = pytest.importorskip("sensor_msgs_py.point_cloud2", reason="sensor_msgs_py is not installed")
-    fields, points = _points()
-    arguments = Header(frame_id="lidar"), fields, points[:count]
-    assert fallback.plain_create_cloud(*arguments) == real.create_cloud(*arguments)
+@pytest.mark.parametrize("order", "<>")
+def test_every_field_of_a_cloud_is_read(read_points, count: int, order: str):
+    layout = {"names": ["x", "t", "ring"], "formats": [order + "f4", order + "i4", "u1"], "offsets": [4, 8, 15]}
+    points = np.zeros(count, np.dtype(layout | {"itemsize": 18}))
+    points["x"], points["t"], points["ring"] = np.arange(count) / 4, np.arange(count) - 70_000, np.arange(count)
+    kinds = zip(("x", "t", "ring"), (4, 8, 15), (PointField.FLOAT32, PointField.INT32, PointField.UINT8), strict=True)
+    cloud = PointCloud2(height=1, width=count, point_step=18, row_step=18 * count, is_bigendian=order == ">")
+    cloud.fields = [PointField(name=name, offset=offset, datatype=kind, count=1) for name, offset, kind in kinds]
+    cloud.data = array.array("B", points.tobytes())
+    columns = read_points(cloud)
+    assert columns.shape == (count,) and columns.dtype.names == ("x", "t", "ring")
+    for name in columns.dtype.names:
+        np.testing.assert_array_equal(columns[name], points[name])
 
 
 @pytest.fixture(params=["plain", "tf2_ros"])
