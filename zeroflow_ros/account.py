@@ -20,7 +20,7 @@ class Account:
     def __init__(self, ends: Collection[str]) -> None:
         self._ends = frozenset(ends)
         self._lock = threading.Lock()
-        self._sent: dict[int, float] = {}  # when, by stamp in ns
+        self._sent: dict[int, float] = {}  # when, of time.monotonic, by stamp in ns
         self._flows: dict[int, float] = {}  # seconds after it was sent
         self._processed: dict[int, float] = {}
         self._strangers = self._twice = self._markers = 0
@@ -36,6 +36,11 @@ class Account:
         """Clouds of which `processed` has not told the end."""
         with self._lock:
             return len(self._sent) - len(self._processed)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the first cloud was sent, and when the last answer came, of time.monotonic."""
+        return min(self._sent.values(), default=self.last_answer), self.last_answer
 
     @property
     def num_diagnoses(self) -> int:

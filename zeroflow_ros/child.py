@@ -39,6 +39,10 @@ class Child:
             start_new_session=True,  # Ctrl-C in the terminal is for the parent, which then stops it in order
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def running(self) -> bool:
         """True until it has ended well.
 

@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,6 +32,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from zeroflow_core.bench.process_watch import ProcessWatch, sum_up
 from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.datasets.bags import is_bag, read_sweeps
 from zeroflow_core.datasets.point_cloud2 import fields_of, structured
@@ -39,6 +41,7 @@ from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 from zeroflow_ros.account import Account, around_stamp, header_stamp_ns, with_stamp
+from zeroflow_ros.child import child
 from zeroflow_ros.health import Problem
 from zeroflow_ros.process import StopSignal, run
 
@@ -52,12 +55,16 @@ _DIAGNOSIS_S = 10.0
 class Probe(Node):
     """Publishes `points` and `odom`, hears `flow`, `processed` and /diagnostics, and, when asked to, `markers`.
 
+    check:   raises when waiting has no sense any more
     account: what was sent and heard
     """
 
-    def __init__(self, sweeps: list[Sweep], options: argparse.Namespace, account: Account, stop: StopSignal) -> None:
+    def __init__(
+        self, sweeps: list[Sweep], options: argparse.Namespace, stop: StopSignal, check: Callable[[], None]
+    ) -> None:
         super().__init__("probe")
-        self._options, self.account, self._stop = options, account, stop
+        self.account = account = Account(ENDS)
+        self._options, self._stop, self._check = options, stop, check
         self._clouds = [around_stamp(serialize_message(_message(sweep, options.frame))) for sweep in sweeps]
         self._poses = [sweep.world_SE3_ego for sweep in sweeps]
         self._points = self.create_publisher(PointCloud2, "points", qos_profile_sensor_data)
@@ -96,6 +103,7 @@ class Probe(Node):
                 time.sleep(min(left, 0.1))
             if self._stop.requested:
                 return
+            self._check()
             self._send_one(k % len(self._clouds), began_ns + round(k * interval * 1e9), time.monotonic() - due)
 
     def finish(self) -> None:
@@ -135,6 +143,7 @@ class Probe(Node):
         while not done():
             if time.monotonic() > deadline or self._stop.requested:
                 return False
+            self._check()
             time.sleep(0.01)
         return True
 
@@ -198,6 +207,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("--frame", default="base_link", help="frame_id of the clouds (default base_link)")
     add("--node", default="/flow_node", help="whose diagnostics to hear (default /flow_node)")
     add("--wait", type=_positive, default=120.0, metavar="S", help="seconds to wait for the node (default 120)")
+    add(
+        "--start",
+        nargs="*",
+        metavar="NAME:=VALUE",
+        help="start a flow node with these parameters, and measure its processor and memory too",
+    )
     add("--json", type=Path, metavar="FILE", help="where the account goes, complete")
     return parser.parse_args(arguments)
 
@@ -217,7 +232,23 @@ def _spin(executor: SingleThreadedExecutor) -> None:
 
 
 def _probe(options: argparse.Namespace, stop: StopSignal) -> dict[str, Any]:
-    probe = Probe(_sweeps(options), options, Account(ENDS), stop)
+    """Everything, with a node that runs already."""
+    return _account(options, stop, check=lambda: None)
+
+
+def _start_and_probe(options: argparse.Namespace, stop: StopSignal) -> dict[str, Any]:
+    """Everything, with a node of its own, and what that one takes of the machine."""
+    words = [word for setting in options.start for word in ("-p", setting)]
+    with TemporaryDirectory() as folder, child("flow_node", Path(folder) / "node.log", ["--ros-args", *words]) as node:
+        watch = ProcessWatch(node.pid)
+        summary = _account(options, stop, node.check)
+        watch.stop()
+    began, ended = summary["span"]
+    return summary | {"node": sum_up([sample for sample in watch.samples if began <= sample.at <= ended])}
+
+
+def _account(options: argparse.Namespace, stop: StopSignal, check: Callable[[], None]) -> dict[str, Any]:
+    probe = Probe(_sweeps(options), options, stop, check)
     executor = SingleThreadedExecutor()
     executor.add_node(probe)
     # Answers are heard in a thread of their own: their time is what is measured, and so is that of the clouds.
@@ -225,14 +256,13 @@ def _probe(options: argparse.Namespace, stop: StopSignal) -> dict[str, Any]:
     stop.wait_for_it()
     try:
         probe.connect()
-        processor = time.process_time()
-        began = time.monotonic()
+        processor, began = time.process_time(), time.monotonic()
         probe.send()
-        share = (time.process_time() - processor) / max(time.monotonic() - began, 1e-9)
+        share = (time.process_time() - processor) / (time.monotonic() - began)
         probe.finish()
     finally:
         executor.shutdown(timeout_sec=1.0)
-    return {"rate": options.rate, "processor_share": share, **probe.account.summary()}
+    return {"rate": options.rate, "own_processors": share, "span": probe.account.span, **probe.account.summary()}
 
 
 def main(args: list[str] | None = None) -> NoReturn:
@@ -240,7 +270,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     options = _parse(remove_ros_args(command_line)[1:])
 
     def body(stop: StopSignal) -> int:
-        summary = _probe(options, stop)
+        summary = _probe(options, stop) if options.start is None else _start_and_probe(options, stop)
         text = json.dumps(summary, indent=1, allow_nan=False)
         if options.json is None:
             print(text)

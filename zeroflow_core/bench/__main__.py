@@ -10,6 +10,7 @@ from rich.text import Text
 
 from zeroflow_core.bench.distillation import distillation
 from zeroflow_core.bench.loader import loader
+from zeroflow_core.bench.node import node
 from zeroflow_core.bench.odometry import odometry
 from zeroflow_core.bench.realism import realism
 from zeroflow_core.bench.simulation import simulation
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(distillation)
 app.command()(loader)
+app.command()(node)
 app.command()(odometry)
 app.command()(realism)
 app.command()(simulation)

@@ -1,0 +1,90 @@
+"""What another process takes of the machine, as Linux tells it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A process at one moment.
+
+    at:          seconds, of time.monotonic
+    cpu_s:       processor time since it began
+    memory:      bytes resident that belong to it alone, so without what it shares with others (DDS's segments)
+    resident:    bytes resident
+    files:       open file descriptors
+    threads:     of them
+    """
+
+    at: float
+    cpu_s: float
+    memory: int
+    resident: int
+    files: int
+    threads: int
+
+
+def sample(pid: int) -> Sample:
+    """The process now. Raises OSError when it is gone, or the system does not tell."""
+    process = Path("/proc") / str(pid)
+    # What follows the command's name, which may hold anything.
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    pages = [int(number) for number in (process / "statm").read_text().split()]
+    size = os.sysconf("SC_PAGE_SIZE")
+    return Sample(
+        at=time.monotonic(),
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
+        memory=(pages[1] - pages[2]) * size,
+        resident=pages[1] * size,
+        files=len(os.listdir(process / "fd")),
+        threads=int(fields[17]),
+    )
+
+
+class ProcessWatch:
+    """Samples of a process at steady intervals, until stopped or the process has ended."""
+
+    def __init__(self, pid: int, interval_s: float = 0.5) -> None:
+        self.samples: list[Sample] = []
+        self._pid, self._interval_s = pid, interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.samples.append(sample(self._pid))
+            except OSError:
+                return
+            if self._stop.wait(self._interval_s):
+                return
+
+
+def sum_up(samples: Sequence[Sample]) -> dict[str, float | int | None]:
+    """processors: kept busy, on average; memory_mb: of its own, at most; files, threads: at most. None for no samples.
+
+    memory_growth_mb: between the first and the last sample
+    """
+    if len(samples) < 2:
+        return dict.fromkeys(("processors", "memory_mb", "memory_growth_mb", "files", "threads"))
+    first, last = samples[0], samples[-1]
+    return {
+        "processors": (last.cpu_s - first.cpu_s) / (last.at - first.at),
+        "memory_mb": max(one.memory for one in samples) / 1e6,
+        "memory_growth_mb": (last.memory - first.memory) / 1e6,
+        "files": max(one.files for one in samples),
+        "threads": max(one.threads for one in samples),
+    }
