@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_BLOCK = 8192  # points that are moved at a time, which fit in a core's cache
+
 
 @dataclass(frozen=True)
 class SE3:
@@ -105,18 +107,47 @@ class SE3:
         return SE3(self.rotation @ other.rotation, self.rotation @ other.translation + self.translation)
 
     def transform(self, points: np.ndarray) -> np.ndarray:
-        """Points (N,3) of the source frame, in the destination frame; computed in float64, same dtype out."""
-        points = np.asarray(points)
-        with np.errstate(invalid="ignore"):  # clouds hold inf rows, which turn into NaN
-            moved = points.astype(np.float64) @ self.rotation.T + self.translation
-        return moved.astype(points.dtype) if points.dtype.kind == "f" else moved
+        """Points (N,3) of the source frame, in the destination frame; computed in float64, same dtype out.
+
+        The identity gives them back bit for bit; else a row with a value that is not finite has some in its place.
+        """
+        return _moved(points, self.rotation, self.translation)
 
     def rotate(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors (N,3) of the source frame, in the destination frame (no translation)."""
-        vectors = np.asarray(vectors)
-        with np.errstate(invalid="ignore"):
-            turned = vectors.astype(np.float64) @ self.rotation.T
-        return turned.astype(vectors.dtype) if vectors.dtype.kind == "f" else turned
+        return _moved(vectors, self.rotation, np.zeros(3))
+
+
+def finite_rows(points: np.ndarray) -> np.ndarray:
+    """(N,) bool: rows of (N,3) without NaN and inf; much faster than ``np.isfinite(points).all(axis=1)``."""
+    x, y, z = points.T
+    finite = np.isfinite(x)
+    finite &= np.isfinite(y)
+    finite &= np.isfinite(z)
+    return finite
+
+
+def _moved(points: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Column by column, as a product of matrices of so few columns busies all cores and is slower nevertheless."""
+    points = np.asarray(points)
+    moved = np.empty(points.shape, dtype=points.dtype if points.dtype.kind == "f" else np.float64)
+    if np.array_equal(rotation, np.eye(3)) and not translation.any():
+        moved[...] = points
+        return moved
+    flat, rows = points.reshape(-1, 3), moved.reshape(-1, 3)
+    columns = np.empty((5, min(len(flat), _BLOCK)))
+    with np.errstate(invalid="ignore", over="ignore"):  # clouds hold inf rows, which turn into NaN
+        for start in range(0, len(flat), _BLOCK):
+            block = flat[start : start + _BLOCK]
+            x, y, z, total, term = columns[:, : len(block)]
+            x[:], y[:], z[:] = block.T
+            for k in range(3):
+                np.multiply(x, rotation[k, 0], out=total)
+                total += np.multiply(y, rotation[k, 1], out=term)
+                total += np.multiply(z, rotation[k, 2], out=term)
+                total += translation[k]
+                rows[start : start + len(block), k] = total
+    return moved
 
 
 def interpolate(start: SE3, end: SE3, ratio: float) -> SE3:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zeroflow_core.geometry import SE3, interpolate
+from zeroflow_core.geometry import SE3, finite_rows, interpolate
 
 QUARTER = np.pi / 2
 # A quarter turn about x: y becomes z, z becomes -y.
@@ -45,6 +45,36 @@ def test_inverse_by_hand_and_in_general():
 def test_rotate_leaves_the_translation_out():
     pose = SE3(ABOUT_X, np.array([5.0, 6.0, 7.0]))
     np.testing.assert_array_equal(pose.rotate(np.array([[0.0, 1.0, 0.0]])), [[0.0, 0.0, 1.0]])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8192, 8193, 20_000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_clouds_of_every_size_are_moved_as_one_matrix_moves_them(rows: int, dtype):
+    rng = np.random.default_rng(rows)
+    pose, points = random_pose(rng), rng.normal(0, 50, (rows, 3)).astype(dtype)
+    exact = points.astype(np.float64) @ pose.rotation.T + pose.translation
+    for moved, expected in ((pose.transform(points), exact), (pose.rotate(points), exact - pose.translation)):
+        assert moved.shape == points.shape and moved.dtype == (np.float64 if dtype is np.int64 else dtype)
+        np.testing.assert_allclose(moved, expected, rtol=1e-6 if dtype is np.float32 else 1e-12, atol=1e-5)
+    np.testing.assert_array_equal(pose.transform(np.asfortranarray(points)), pose.transform(points))
+
+
+def test_float32_clouds_are_moved_with_the_precision_of_float64():
+    pose = SE3(ABOUT_X, np.array([1e7, -1e7, 1e7]))
+    points = np.random.default_rng(0).normal(0, 50, (100, 3)).astype(np.float32)
+    there = pose.transform(points.astype(np.float64))
+    np.testing.assert_array_equal(pose.transform(points), there.astype(np.float32))
+
+
+def test_rows_that_are_not_finite_stay_so_and_harm_no_others():
+    points = np.ones((6, 3), dtype=np.float32)
+    points[1, 0], points[2, 1], points[3, 2], points[4] = np.nan, np.inf, -np.inf, 3e38
+    assert finite_rows(points).tolist() == [True, False, False, False, True, True]
+    assert finite_rows(points[:0]).shape == (0,)
+    moved = SE3.from_yaw(0.5, np.array([1.0, 2.0, 3.0])).transform(points)
+    assert finite_rows(moved)[[0, 1, 2, 3, 5]].tolist() == [True, False, False, False, True]
+    np.testing.assert_array_equal(SE3.identity().transform(points), points)
+    assert SE3.identity().transform(points) is not points
 
 
 @pytest.mark.parametrize(
