@@ -61,7 +61,7 @@ class FlowNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("flow_node")
         self._health = Health(self.get_logger(), self.get_fully_qualified_name().lstrip("/"))
-        self._parameters = Parameters(self, on_change=self._on_change)
+        self._our_parameters = Parameters(self, on_change=self._on_change)
         self._clusters = _ClusteringLoader(self._health)
         self._student: NodeStudent | None = None
         self._rule: GroundRule | None = None
@@ -85,7 +85,7 @@ class FlowNode(LifecycleNode):
 
     @property
     def settings(self) -> Settings:
-        return self._parameters.settings
+        return self._our_parameters.settings
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm up the student, make the publishers; on failure the log says why."""
@@ -144,7 +144,7 @@ class FlowNode(LifecycleNode):
         self._warm_up()
         self._ego_motion = self._new_ego_motion()
         self._outlets = Outlets(self, self._health)
-        self._parameters.configured = True
+        self._our_parameters.configured = True
         self._health.state = "inactive"
 
     def _failed(self, text: str) -> TransitionCallbackReturn:
@@ -156,7 +156,7 @@ class FlowNode(LifecycleNode):
         if self._outlets is not None:
             self._outlets.destroy()
         self._outlets = self._student = self._rule = self._ego_motion = self._pipeline = None
-        self._parameters.configured = False
+        self._our_parameters.configured = False
         self._health.state = "unconfigured"
         _give_back_memory()
 

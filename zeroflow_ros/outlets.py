@@ -14,7 +14,7 @@ from visualization_msgs.msg import MarkerArray
 from zeroflow_core.tracking import Track
 from zeroflow_ros.clouds import flow_message, nanoseconds
 from zeroflow_ros.health import Health
-from zeroflow_ros.markers import MarkerWriter
+from zeroflow_ros.markers import MarkerWriter, flow_lines
 from zeroflow_ros.objects_cloud import objects_cloud
 from zeroflow_ros.pipeline import Velocities
 from zeroflow_ros.settings import Settings
@@ -69,11 +69,12 @@ class Outlets:
         since_ns = self._node.get_clock().now().nanoseconds - nanoseconds(result.message.header.stamp)
         self._latency.publish(Float64(data=since_ns * 1e-6))
 
-    def publish_objects(self, result: Velocities, tracks: list[Track]) -> None:
+    def publish_objects(self, result: Velocities, tracks: list[Track], min_speed: float) -> None:
         """What moves, as markers and as a cloud of objects, to whoever listens."""
         header = result.message.header
         if self._markers.get_subscription_count() > 0:
-            self._markers.publish(self._writer.message(header, tracks))
+            lines = flow_lines(header, result.cloud.points, result.velocity, min_speed)
+            self._markers.publish(self._writer.message(header, tracks, lines))
         if self._objects.get_subscription_count() > 0:
             self._objects.publish(objects_cloud(header, tracks))
 

@@ -128,7 +128,7 @@ class Road:
                 )
                 tracks = self._follow(objects, result, settings)
             with self._health.stage("markers"):
-                self._outlets.publish_objects(result, tracks)
+                self._outlets.publish_objects(result, tracks, settings.min_speed)
         except Exception as error:
             self._health.problem(Problem.OBJECTS_FAILED, f"no objects for a cloud: {_told(error)}")
         self._done(job)

@@ -140,7 +140,6 @@ def test_a_checkpoint_that_is_replaced_while_the_node_runs_changes_nothing(check
         with checkpoint.open("r+b") as file:  # in place: the same inode, cut to nothing and filled with nonsense
             file.truncate(0)
             file.write(b"nonsense")
-        np.testing.assert_array_equal(student.flow(POINTS + 0.01, POINTS)[:0], before[:0])
         np.testing.assert_array_equal(student.flow(POINTS, POINTS), before)
     finally:
         checkpoint.write_bytes(content)
