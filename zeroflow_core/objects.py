@@ -14,6 +14,7 @@ _HEIGHT_WEIGHT = 0.4  # far scan lines lie further apart than the points along t
 _CELL = 0.3  # metres: thinning makes the cost independent of how close an object is
 _CORE_CELLS = 3  # occupied cells, its own included, within that distance of a core point
 _FRAGMENT_MARGIN = 0.3  # metres around a box in which a fragment still belongs to it
+CAR_LENGTH, VEHICLE_WIDTH = 5.0, 1.2  # metres: what has that width may be that long, however little is seen of it
 SLOW = 1.0  # m/s: below it the direction of motion is too noisy to turn a box by
 
 
@@ -64,24 +65,24 @@ def moving_objects(
     points, velocity = np.asarray(points), np.asarray(velocity)
     if points.ndim != 2 or points.shape[1] != 3 or velocity.shape != points.shape:
         raise ValueError(f"points and velocity must both be (N, 3), got {points.shape} and {velocity.shape}")
-    with np.errstate(invalid="ignore"):
-        moving = np.isfinite(points).all(axis=1) & (np.einsum("ij,ij->i", velocity, velocity) >= min_speed**2)
+    with np.errstate(invalid="ignore", over="ignore"):
+        moving = np.flatnonzero(np.einsum("ij,ij->i", velocity, velocity) >= min_speed**2)
     points, velocity = points[moving].astype(np.float64), velocity[moving].astype(np.float64)
-    finite = np.isfinite(velocity).all(axis=1)
+    finite = np.isfinite(points).all(axis=1) & np.isfinite(velocity).all(axis=1)
     points, velocity = points[finite], velocity[finite]
     if len(points) < min_points:
         return []
 
     groups = [members for members in _members(_group(points, velocity)) if len(members) >= min_points]
-    objects = []
-    for members in _join_fragments(groups, points, velocity):
-        own = velocity[members]
-        if np.linalg.norm(own.mean(axis=0)) < min_coherence * np.linalg.norm(own, axis=1).mean():
-            continue
-        found = _fit_box(points[members], np.median(own, axis=0))
-        if found.size.max() >= min_extent and found.speed >= min_speed:
-            objects.append(found)
-    return sorted(objects, key=lambda found: -found.num_points)
+    speed = np.sqrt(np.einsum("ij,ij->i", velocity, velocity))
+    groups = [
+        members
+        for members in groups
+        if np.linalg.norm(velocity[members].mean(axis=0)) >= min_coherence * speed[members].mean()
+    ]
+    found = _join_fragments(groups, points, velocity)
+    found = [one for one in found if one.size.max() >= min_extent and one.speed >= min_speed]
+    return sorted(found, key=lambda one: -one.num_points)
 
 
 def _group(points: np.ndarray, velocity: np.ndarray) -> np.ndarray:
@@ -97,9 +98,12 @@ def _group(points: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     now[:, 2] *= _HEIGHT_WEIGHT
     later = now + drift * [_HORIZON, _HORIZON, 0.0]
 
-    label_now, label_later = _dbscan(now), _dbscan(later)
-    _, label = np.unique(np.column_stack([label_now, label_later]), axis=0, return_inverse=True)
-    label = np.where((label_now < 0) | (label_later < 0), -1, label.reshape(-1))
+    label = _dbscan(now)
+    grouped = np.flatnonzero(label >= 0)  # what is noise now is none of it later
+    label_later = _dbscan(later[grouped])
+    pair = label[grouped] * (len(now) + 1) + label_later
+    _, both = np.unique(pair, return_inverse=True)
+    label[grouped] = np.where(label_later < 0, -1, both)
     return label[cell_of_point]
 
 
@@ -135,12 +139,12 @@ def _members(label: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
 
 
-def _join_fragments(groups: list[np.ndarray], points: np.ndarray, velocity: np.ndarray) -> list[np.ndarray]:
-    """Row numbers of each object: a group inside the box of a larger one that moves like it, such as a wheel
-    seen apart from the body, is part of it."""
+def _join_fragments(groups: list[np.ndarray], points: np.ndarray, velocity: np.ndarray) -> list[MovingObject]:
+    """The object that each group is; a group inside the box of a larger one that moves like it, such as a wheel seen
+    apart from the body, is part of that one, and so are the two ends of a car behind a pole."""
+    boxes = [_fit_box(points[members], velocity[members]) for members in groups]
     if len(groups) < 2:
-        return groups
-    boxes = [_fit_box(points[members], np.median(velocity[members], axis=0)) for members in groups]
+        return boxes
     order = np.argsort([-box.size[0] * box.size[1] for box in boxes], kind="stable")
     groups, boxes = [groups[k] for k in order], [boxes[k] for k in order]
     motion = np.stack([box.velocity for box in boxes])
@@ -148,28 +152,35 @@ def _join_fragments(groups: list[np.ndarray], points: np.ndarray, velocity: np.n
     centre = np.stack([box.centre[:2] for box in boxes])
     along = np.stack([[np.cos(box.yaw), np.sin(box.yaw)] for box in boxes])
     across = along[:, ::-1] * [-1, 1]
-    reach = np.stack([box.size[:2] for box in boxes]) / 2 + _FRAGMENT_MARGIN
+    size = np.stack([box.size[:2] for box in boxes])
+    speed = np.linalg.norm(motion, axis=1)
 
-    joined: list[list[np.ndarray]] = []
-    home = np.empty(len(groups), dtype=np.int64)  # number in `joined` that a group went to
+    parts: dict[int, list[np.ndarray]] = {}  # by the number of the largest
+    home = np.arange(len(groups))
     for k, members in enumerate(groups):
-        offset = middle[k] - centre[:k]
-        inside = np.abs(np.einsum("ij,ij->i", offset, along[:k])) <= reach[:k, 0]
-        inside &= np.abs(np.einsum("ij,ij->i", offset, across[:k])) <= reach[:k, 1]
-        speed = np.linalg.norm(motion[:k], axis=1)
-        alike = np.linalg.norm(motion[k] - motion[:k], axis=1) <= np.maximum(SLOW, 0.25 * speed)
-        hosts = np.flatnonzero(inside & alike)
+        ahead = np.abs(np.einsum("ij,ij->i", middle[k] - centre[:k], along[:k]))
+        aside = np.abs(np.einsum("ij,ij->i", middle[k] - centre[:k], across[:k])) - size[:k, 1] / 2
+        apart = np.linalg.norm(motion[k] - motion[:k], axis=1)
+        inside = (ahead <= size[:k, 0] / 2 + _FRAGMENT_MARGIN) & (aside <= _FRAGMENT_MARGIN)
+        part = inside & (apart <= np.maximum(SLOW, 0.25 * speed[:k]))
+        as_one = ahead + (size[:k, 0] + size[k, 0]) / 2
+        in_line = (np.maximum(size[:k, 1], size[k, 1]) >= VEHICLE_WIDTH) & (as_one <= CAR_LENGTH) & (aside <= 0)
+        part |= in_line & (apart <= np.maximum(SLOW / 2, 0.1 * speed[:k]))
+        hosts = np.flatnonzero(part)
         if len(hosts):
             home[k] = home[hosts[0]]
-            joined[home[k]].append(members)
-        else:
-            home[k] = len(joined)
-            joined.append([members])
-    return [np.concatenate(parts) for parts in joined]
+        parts.setdefault(int(home[k]), []).append(members)
+    return [boxes[k] if len(own) == 1 else _fit_joined(own, points, velocity) for k, own in parts.items()]
 
 
-def _fit_box(points: np.ndarray, velocity: np.ndarray) -> MovingObject:
-    """Box around `points` (N,3) along their motion, or of least area when they are slow."""
+def _fit_joined(parts: list[np.ndarray], points: np.ndarray, velocity: np.ndarray) -> MovingObject:
+    members = np.concatenate(parts)
+    return _fit_box(points[members], velocity[members])
+
+
+def _fit_box(points: np.ndarray, velocities: np.ndarray) -> MovingObject:
+    """Box around `points` (N,3) along the median of their velocities (N,3), or of least area when that is slow."""
+    velocity = np.median(velocities, axis=0)
     yaw = float(np.arctan2(velocity[1], velocity[0]))
     if np.hypot(velocity[0], velocity[1]) < SLOW:
         yaw = _least_area_yaw(points[:, :2], near=yaw)

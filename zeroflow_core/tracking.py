@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from zeroflow_core.geometry import SE3
-from zeroflow_core.objects import SLOW, MovingObject
+from zeroflow_core.objects import CAR_LENGTH, SLOW, VEHICLE_WIDTH, MovingObject
 
 KEPT_SPEED = 0.5  # share of `min_speed` down to which an object that is followed still counts as moving
 
@@ -277,8 +277,9 @@ def _candidates(known: _States, seen: _States, seconds: float) -> tuple[np.ndarr
     motion = moved[rows] * (known.velocity[rows] + seen.velocity[columns]) / 2
     offset = seen.centre[columns] - known.centre[rows] - motion
     outside = np.minimum(_outside(offset, known.take(rows)), _outside(offset, seen.take(columns)))
+    beyond = np.minimum(outside, _outside(offset, known.take(rows), whole=True))
     level = np.abs(offset[:, 2]) <= (known.size[rows, 2] + seen.size[columns, 2]) / 2 + _HEIGHT_MARGIN
-    good = alike & level & (outside <= _MARGIN + _DRIFT * unseen)
+    good = alike & level & (beyond <= _MARGIN + _DRIFT * unseen)
     distance = np.linalg.norm(offset[:, :2], axis=1)
     cost = outside + 0.25 * distance + 0.2 * apart + np.where(known.id[rows] > 0, 0.0, _NEWCOMER)
     return rows[good], columns[good], cost[good]
@@ -290,7 +291,7 @@ def _is_part(newcomers: _States, known: _States) -> np.ndarray:
     rows, columns = _near(followed.centre, followed.size, newcomers.centre, newcomers.size, reach=0.0)
     apart = np.linalg.norm(newcomers.velocity[columns] - followed.velocity[rows], axis=1)
     alike = apart <= _SPEED_MARGIN + _SPEED_SHARE * followed.speed[rows]
-    within = _outside(newcomers.centre[columns] - followed.centre[rows], followed.take(rows)) == 0
+    within = _outside(newcomers.centre[columns] - followed.centre[rows], followed.take(rows), whole=True) == 0
     part = np.zeros(len(newcomers), dtype=bool)
     part[columns[alike & within]] = True
     return part
@@ -305,8 +306,7 @@ def _near(
     if len(centre) == 0 or len(other_centre) == 0:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     trees = cKDTree(centre[:, :2]), cKDTree(other_centre[:, :2])
-    around = np.hypot(*size[:, :2].T) / 2 + reach
-    other_around = np.hypot(*other_size[:, :2].T) / 2 + reach
+    around, other_around = (np.maximum(np.hypot(*each[:, :2].T), CAR_LENGTH) / 2 + reach for each in (size, other_size))
     columns, rows = _pairs(trees[0].query_ball_point(other_centre[:, :2], other_around))
     more_rows, more_columns = _pairs(trees[1].query_ball_point(centre[:, :2], around))
     both = np.column_stack([np.append(rows, more_rows), np.append(columns, more_columns)])
@@ -319,9 +319,16 @@ def _pairs(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(np.arange(len(neighbours)), [len(listed) for listed in neighbours]), columns
 
 
-def _outside(offset: np.ndarray, boxes: _States) -> np.ndarray:
-    """Metres (K,) that a point at `offset` (K,3) from a box's centre lies outside of it, seen from above."""
-    beyond = np.abs(_in_box(offset, boxes.yaw)) - boxes.size[:, :2] / 2
+def _outside(offset: np.ndarray, boxes: _States, whole: bool = False) -> np.ndarray:
+    """Metres (K,) that a point at `offset` (K,3) from a box's centre lies outside of it, seen from above.
+
+    whole: of what is as wide as a vehicle, there may be as much as a car's length, however little is seen
+    """
+    size = boxes.size[:, :2].copy()
+    if whole:
+        wide = size.max(axis=1) >= VEHICLE_WIDTH
+        size[wide] = np.maximum(size[wide], [CAR_LENGTH, VEHICLE_WIDTH])
+    beyond = np.abs(_in_box(offset, boxes.yaw)) - size / 2
     return np.hypot(*np.maximum(beyond, 0.0).T)
 
 
