@@ -89,7 +89,7 @@ def test_a_folder_of_bags_and_all_options(tmp_path, capsys):
     days = ("monday", "tuesday")
     for name in days:
         drive.record(tmp_path / "bags" / name, *parts, rear, other)
-    how = {"topic": "/rear", "odometry": "/other", "ego_motion": "odometry", "deskew": True, "height": 2.0}
+    how = {"topic": "/rear", "odometry": "/other", "ego_motion": "odometry", "deskew": "always", "height": 2.0}
     convert(tmp_path / "bags", tmp_path / "train", **how)
     said = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in said] == [
@@ -121,7 +121,7 @@ def test_options_of_the_other_direction_are_refused(log_dir, tmp_path):
         name = "--" + next(iter(options)).replace("_", "-")
         with pytest.raises(ZeroFlowError, match=f"{name} cannot be used to convert a bag"):
             convert(bag, tmp_path / "out", **options)
-    for options in ({"topic": "/p"}, {"odometry": "/o"}, {"ego_motion": "tf"}, {"deskew": True}, {"height": 1.0}):
+    for options in ({"topic": "/p"}, {"odometry": "/o"}, {"ego_motion": "tf"}, {"deskew": "auto"}, {"height": 1.0}):
         name = "--" + next(iter(options)).replace("_", "-")
         with pytest.raises(ZeroFlowError, match=f"{name} cannot be used to convert a log"):
             convert(log_dir, tmp_path / "out", **options)

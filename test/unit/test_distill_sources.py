@@ -28,12 +28,13 @@ RECORDING = Recording(
         ({"bag": Path("b"), "names": ("log",)}, "--log"),
         ({"data": Path("a"), "topic": "/points"}, "--topic is for --bag"),
         ({"data": Path("a"), "height": 1.8}, "--height is for --bag"),
-        ({"data": Path("a"), "deskew": True}, "--deskew is for --bag"),
+        ({"data": Path("a"), "deskew": "never"}, "--deskew is for --bag"),
         ({"data": Path("a"), "ego_motion": "tf"}, "--ego-motion is for --bag"),
         ({"data": Path("a"), "split": "a/b"}, "a split can't be called 'a/b'"),
         ({"data": Path("a"), "split": ""}, "a split can't be called ''"),
         ({"bag": Path("b"), "split": "mine"}, "--split is of --data"),
         ({"bag": Path("b"), "ego_motion": "guess"}, "ego motion 'guess' is unknown"),
+        ({"bag": Path("b"), "deskew": "yes"}, "deskew 'yes' is unknown"),
         ({"bag": Path("b"), "height": -1.0}, "height of -1.0 m"),
     ],
 )
@@ -67,11 +68,11 @@ def test_bags_are_imported_one_after_the_other(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sources, "find_bags", lambda path: [path / "x", path / "y"])
     monkeypatch.setattr(sources, "import_bag", import_bag)
     told = []
-    source = LogSource(bag=tmp_path, topic="/points", height=1.7, deskew=True)
+    source = LogSource(bag=tmp_path, topic="/points", height=1.7, deskew="always")
     found = find_sources(source, tmp_path / "data", told.append)
     assert [log.name for log in found] == ["x_1", "x_2", "y_1", "y_2"]
     assert {folder for _, folder, _ in asked} == {tmp_path / "data" / "sensor" / "train"}
-    how = {"topic": "/points", "odometry": None, "ego_motion": "auto", "deskew": True, "height": 1.7}
+    how = {"topic": "/points", "odometry": None, "ego_motion": "auto", "deskew": "always", "height": 1.7}
     assert [given for _, _, given in asked] == [how, how]
     assert [(now.bag.name, now.number, now.bags, now.done, now.total) for now in told] == [
         ("x", 1, 2, 3, 7),
@@ -84,11 +85,13 @@ def test_the_launch_command_says_what_the_recording_said(tmp_path: Path):
     command = f"ros2 launch zeroflow_ros flow.launch.py checkpoint:={student}"
     assert launch_command(student, None) == command
     kiss = launch_command(student, RECORDING)
-    assert kiss == f"{command} points:=/ouster/points ego_motion:=kiss_icp base_frame:=os z_offset:=1.47"
+    given = "points:=/ouster/points ego_motion:=kiss_icp base_frame:=os deskew:=never z_offset:=1.47"
+    assert kiss == f"{command} {given}"
     moved = replace(RECORDING, ego_motion="tf", vehicle_frame="base_link", world_frame="map", z_offset=0.0)
-    assert launch_command(student, moved) == f"{command} points:=/ouster/points ego_motion:=tf odom_frame:=map"
+    given = "points:=/ouster/points ego_motion:=tf odom_frame:=map deskew:=never"
+    assert launch_command(student, moved) == f"{command} {given}"
     other = replace(RECORDING, ego_motion="odometry", odometry="/odom", deskewed=True, z_offset=0.0)
-    given = "points:=/ouster/points odom:=/odom ego_motion:=odom deskew:=true"
+    given = "points:=/ouster/points odom:=/odom ego_motion:=odom deskew:=always"
     assert launch_command(student, other) == f"{command} {given}"
 
 

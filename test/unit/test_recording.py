@@ -179,11 +179,32 @@ def test_where_no_ground_is_seen_the_height_is_asked_for(tmp_path):
 def test_deskewing(tmp_path, kind):
     drive = Drive(tuple(range(6)), skewed=True)
     bag = drive.record(tmp_path / "bag", drive.clouds(), drive.odometry(), drive.mounting())
-    (raw,) = import_bag(bag, tmp_path / "raw", ego_motion=kind)
-    (deskewed,) = import_bag(bag, tmp_path / "deskewed", ego_motion=kind, deskew=True)
+    raw, deskewed, auto = (
+        import_bag(bag, tmp_path / deskew, ego_motion=kind, deskew=deskew)[0] for deskew in ("never", "always", "auto")
+    )
     assert read_recording(deskewed).deskewed and not read_recording(raw).deskewed
     assert misplaced(raw, 0.0) > 0.6  # 8 m/s for most of a tenth of a second
     assert misplaced(deskewed, 0.0) < (0.03 if kind == "odometry" else 0.1)
+    # Who tells the ego motion may have compensated the clouds; clouds that tell it themselves cannot be compensated.
+    like = raw if kind == "odometry" else deskewed
+    assert read_recording(auto) == read_recording(like)
+    for one, other in zip(Log(auto).sweeps(), Log(like).sweeps(), strict=True):
+        np.testing.assert_array_equal(one.points, other.points)
+
+
+def test_clouds_without_times_are_not_deskewed(tmp_path, caplog):
+    clouds = []
+    for k in range(2):
+        columns = dict(zip("xyz", DRIVE.cloud(k)[0].T, strict=True))
+        clouds.append(("/points", message_of(columns, DRIVE.stamp_ns(k)), DRIVE.stamp_ns(k)))
+    bag = DRIVE.record(tmp_path / "bag", clouds)
+    for deskew in ("auto", "always"):
+        assert "no times" not in caplog.text
+        (log,) = import_bag(bag, tmp_path / deskew, deskew=deskew)
+        assert read_recording(log).ego_motion == "kiss_icp" and not read_recording(log).deskewed
+    assert "deskew is set, but clouds have no times of points" in caplog.text
+    with pytest.raises(ZeroFlowError, match="deskew 'yes' is unknown; choose one of: auto, always, never"):
+        import_bag(bag, tmp_path / "other", deskew="yes")
 
 
 # --- how it was recorded -----------------------------------------------------------------------------------

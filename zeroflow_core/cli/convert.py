@@ -50,11 +50,14 @@ def convert(
         ),
     ] = None,
     deskew: Annotated[
-        bool,
+        str | None,
         typer.Option(
-            "--deskew", help="Take the vehicle's motion out of clouds that still have it.", rich_help_panel=_BAG_TO_LOGS
+            help="Whether the vehicle's motion is taken out of the clouds: always, never (the driver did it), or auto: "
+            "with kiss_icp.",
+            show_default="auto",
+            rich_help_panel=_BAG_TO_LOGS,
         ),
-    ] = False,
+    ] = None,
     height: Annotated[
         float | None,
         typer.Option(
@@ -77,7 +80,7 @@ def convert(
     """
     bags = _bags(source)
     of_bags = {"--topic": topic, "--odometry": odometry, "--ego-motion": ego_motion, "--height": height}
-    of_bags["--deskew"] = deskew or None
+    of_bags["--deskew"] = deskew
     of_logs = {"--storage": storage, "--no-odom": no_odom or None, "--no-tf": no_tf or None}
     needless = [name for name, value in (of_logs if bags else of_bags).items() if value is not None]
     if needless:
@@ -87,7 +90,7 @@ def convert(
         _to_bag(source, out, storage or "sqlite3", odom=not no_odom, tf=not no_tf)
         return
     for bag in bags:
-        _to_logs(bag, out, topic, odometry, ego_motion or "auto", deskew, height)
+        _to_logs(bag, out, topic, odometry, ego_motion or "auto", deskew or "auto", height)
 
 
 def _bags(source: Path) -> list[Path]:
@@ -144,7 +147,7 @@ def _to_logs(
     topic: str | None,
     odometry: str | None,
     ego_motion: str,
-    deskew: bool,
+    deskew: str,
     height: float | None,
 ) -> None:
     from zeroflow_core.datasets.recording import import_bag, read_recording

@@ -26,8 +26,7 @@ def launch_command(checkpoint: Path, recording: Recording | None) -> str:
             arguments["base_frame"] = recording.vehicle_frame
         if recording.ego_motion == "tf" and recording.world_frame != _ODOM_FRAME:
             arguments["odom_frame"] = recording.world_frame
-        if recording.deskewed:
-            arguments["deskew"] = "true"
+        arguments["deskew"] = "always" if recording.deskewed else "never"
         if recording.z_offset:
             arguments["z_offset"] = f"{recording.z_offset:.2f}"
     given = " ".join(f"{name}:={shlex.quote(value)}" for name, value in arguments.items())

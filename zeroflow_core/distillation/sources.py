@@ -51,7 +51,7 @@ class LogSource:
     odometry: str | None = None
     ego_motion: str = "auto"
     height: float | None = None
-    deskew: bool = False
+    deskew: str = "auto"
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.bag is None):
@@ -62,11 +62,11 @@ class LogSource:
             raise ZeroFlowError("--log chooses logs of --data; a bag is taken whole")
         if self.bag is not None and self.split != _OF_BAGS:
             raise ZeroFlowError(f"--split is of --data; labels of a bag are called {_OF_BAGS}")
-        check_asked_for(self.ego_motion, self.height)
+        check_asked_for(self.ego_motion, self.height, self.deskew)
         if self.data is not None:
             given = {"--topic": self.topic, "--odometry": self.odometry, "--height": self.height}
-            given |= {"--deskew": self.deskew or None, "--ego-motion": None if self.ego_motion == "auto" else True}
-            wrong = [option for option, value in given.items() if value is not None]
+            given |= {"--deskew": self.deskew, "--ego-motion": self.ego_motion}
+            wrong = [option for option, value in given.items() if value not in (None, "auto")]
             if wrong:
                 raise ZeroFlowError(f"{wrong[0]} is for --bag; an AV2 log says that itself")
 

@@ -11,15 +11,10 @@ DESKEWS = ("auto", "always", "never")
 def deskews(choice: str, source: str) -> bool:
     """Whether the vehicle's motion during each sweep is to be taken out of it here, by the points' times.
 
-    choice: always, never (the driver has done it), or auto: where the clouds themselves tell the ego motion, since no
-            driver can have done it then
+    choice: one of DESKEWS: always, never (the driver has done it), or auto: where the clouds themselves tell the ego
+            motion, since no driver can have done it then
     source: who tells the ego motion; kiss_icp: the clouds
-
-    Raises:
-        ZeroFlowError: another choice.
     """
-    if choice not in DESKEWS:
-        raise ZeroFlowError(f"deskew '{choice}' is unknown; choose one of: {', '.join(DESKEWS)}")
     return choice == "always" or (choice == "auto" and source == "kiss_icp")
 
 

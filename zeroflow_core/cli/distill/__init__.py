@@ -49,7 +49,7 @@ def distill(
     odometry: Odometry = None,
     ego_motion: EgoMotion = "auto",
     height: Height = None,
-    deskew: Deskew = False,
+    deskew: Deskew = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for all that comes out; an interrupted run goes on.")] = None,
     student: Annotated[
         str, typer.Option(help="1x or xl (the published sizes), small, a checkpoint, or auto: 1x on a GPU, else small.")

@@ -57,7 +57,7 @@ def label(
     odometry: Odometry = None,
     ego_motion: EgoMotion = "auto",
     height: Height = None,
-    deskew: Deskew = False,
+    deskew: Deskew = "auto",
     method: TeacherMethod = "nsfp",
     teacher_config: TeacherConfiguration = "fast",
     ground: Ground = "auto",

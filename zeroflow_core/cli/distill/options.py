@@ -21,7 +21,11 @@ Height = Annotated[
     float | None, typer.Option(help="Of a bag's clouds' frame above the ground, metres; else estimated.")
 ]
 Deskew = Annotated[
-    bool, typer.Option("--deskew", help="Of a bag: its driver left the vehicle's motion in the clouds.")
+    str,
+    typer.Option(
+        help="Of a bag: whether the vehicle's motion is taken out of its clouds: always, never (its driver did it), or "
+        "auto: with kiss_icp."
+    ),
 ]
 TeacherMethod = Annotated[
     str, typer.Option(help="The teacher: nsfp, or fastnsf (no labels backwards in time).")

@@ -16,7 +16,7 @@ from zeroflow_core.datasets.bags.bag import Bag, DamagedBag
 from zeroflow_core.datasets.recording.settings import EGO_MOTIONS, read_recording, write_recording
 from zeroflow_core.datasets.recording.source import Source, find_source
 from zeroflow_core.datasets.recording.stream import Stream, Usable
-from zeroflow_core.ego_motion import LONGEST_GAP_NS, KissOdometry
+from zeroflow_core.ego_motion import DESKEWS, LONGEST_GAP_NS, KissOdometry
 from zeroflow_core.ego_motion import deskew as deskewed
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import remove_leftovers
@@ -35,7 +35,7 @@ def import_bag(
     topic: str | None = None,
     odometry: str | None = None,
     ego_motion: str = "auto",
-    deskew: bool = False,
+    deskew: str = "auto",
     height: float | None = None,
     on_sweep: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
@@ -51,8 +51,8 @@ def import_bag(
     odometry:   needed where it has several nav_msgs/Odometry topics
     ego_motion: odometry, tf, kiss_icp (estimated from the clouds, anew for each log), or auto: the first of these
                 that is there for most of the bag
-    deskew:     take out the vehicle's motion during each sweep, by its points' times; for clouds of drivers that
-                have not done so
+    deskew:     whether the vehicle's motion during each sweep is taken out of it, by its points' times: always, never
+                (the driver has done it), or auto: where the ego motion is KISS-ICP's, as the node does
     height:     metres of the clouds' frame above the ground; None: estimated
     on_sweep:   called with the number of clouds that are read, and of all
 
@@ -61,19 +61,20 @@ def import_bag(
             found, other settings than those of logs that are there, or a folder that cannot be written. Logs that
             are complete by then stay, but for those of a damaged bag.
     """
-    check_asked_for(ego_motion, height)
+    check_asked_for(ego_motion, height, deskew)
     with Bag(bag) as opened:
         source = find_source(opened, topic, odometry, ego_motion, deskew, height)
         return _Import(opened, Path(folder), source, on_sweep).run()
 
 
-def check_asked_for(ego_motion: str, height: float | None) -> None:
+def check_asked_for(ego_motion: str, height: float | None, deskew: str) -> None:
     """
     Raises:
-        ZeroFlowError: import_bag knows no such ego motion, or a height that can't be.
+        ZeroFlowError: import_bag knows no such ego motion or deskewing, or a height that can't be.
     """
-    if ego_motion not in EGO_MOTIONS:
-        raise ZeroFlowError(f"ego motion '{ego_motion}' is unknown; choose one of: {', '.join(EGO_MOTIONS)}")
+    for name, value, choices in (("ego motion", ego_motion, EGO_MOTIONS), ("deskew", deskew, DESKEWS)):
+        if value not in choices:
+            raise ZeroFlowError(f"{name} '{value}' is unknown; choose one of: {', '.join(choices)}")
     if height is not None and not 0 < height < 100:
         raise ZeroFlowError(f"a height of {height} m above the ground cannot be; give metres, such as 1.8")
 

@@ -24,7 +24,8 @@ class Recording:
     world_frame:   the fixed frame of its poses, "" where they are KISS-ICP's
     ego_motion:    odometry, tf or kiss_icp
     odometry:      the topic, where ego_motion is odometry
-    deskewed:      the vehicle's motion during a sweep was taken out of it by the import
+    deskewed:      the vehicle's motion during a sweep was taken out of it by the import, not by the driver; the node's
+                   parameter deskew should say the same
     height:        as it was given: metres from frame_id down to the ground; None: it was estimated
     ground_z:      metres, of the ground in vehicle_frame
     z_offset:      metres that were added to z; the node's parameter of this name should be the same

@@ -14,6 +14,7 @@ from zeroflow_core.datasets.bags.poses import BagPoses, odometry_poses, tf_poses
 from zeroflow_core.datasets.bags.transforms import TransformTree, read_transforms
 from zeroflow_core.datasets.point_cloud2 import CloudError, is_return
 from zeroflow_core.datasets.recording.settings import Recording
+from zeroflow_core.ego_motion import deskews
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GROUND_Z, ground_z_of
@@ -66,7 +67,7 @@ class Source:
 
 
 def find_source(
-    bag: Bag, topic: str | None, odometry: str | None, ego_motion: str, deskew: bool, height: float | None
+    bag: Bag, topic: str | None, odometry: str | None, ego_motion: str, deskew: str, height: float | None
 ) -> Source:
     """By clouds here and there in the bag; arguments and errors as of import_bag."""
     topic = bag.cloud_topic(topic)
@@ -76,16 +77,16 @@ def find_source(
         odometry = bag.only_topic(ODOMETRY, odometry, "odometry")
     samples, tree = _samples(bag, topic), read_transforms(bag)
     poses = None if ego_motion == "kiss_icp" else _choose_poses(bag, samples, tree, odometry, ego_motion)
-    frame = samples[0].frame
+    frame, source = samples[0].frame, "kiss_icp" if poses is None else poses.source
     recording = Recording(
         bag=str(bag.path.resolve()),
         topic=topic,
         frame_id=frame,
         vehicle_frame=tree.rigid_base(frame) if poses is None else poses.base or frame,
         world_frame="" if poses is None else poses.world,
-        ego_motion="kiss_icp" if poses is None else poses.source,
-        odometry=odometry if poses is not None and poses.source == "odometry" else None,
-        deskewed=deskew,
+        ego_motion=source,
+        odometry=odometry if source == "odometry" else None,
+        deskewed=_deskewed(bag, samples, deskew, source),
         height=height,
         ground_z=0.0,
         z_offset=0.0,
@@ -157,6 +158,16 @@ def _choose_poses(
         f"the bag {bag.path} does not give the ego motion by {ego_motion}: {reason}; take it from elsewhere, such as "
         "kiss_icp"
     )
+
+
+def _deskewed(bag: Bag, samples: list[RecordedCloud], deskew: str, source: str) -> bool:
+    """Whether the vehicle's motion is to be taken out of the clouds, and can be."""
+    if not deskews(deskew, source):
+        return False
+    has_times = any(sample.cloud.time_offset_ns is not None for sample in samples)
+    if not has_times and deskew == "always":
+        _log.warning("%s: deskew is set, but clouds have no times of points (t, time or timestamp)", bag.path)
+    return has_times
 
 
 def _ground_z(source: Source, samples: list[RecordedCloud], bag: Bag) -> float:
