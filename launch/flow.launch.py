@@ -2,8 +2,13 @@
 
     ros2 launch zeroflow_ros flow.launch.py points:=/ouster/points odom:=/odometry/filtered rviz:=true
     ros2 launch zeroflow_ros flow.launch.py bag:=$(ros2 pkg prefix --share zeroflow_ros)/rosbags/small_scanner
+
+Every parameter of the node is a launch argument too; given ones win over params_file.
 """
 
+from typing import List  # noqa: UP035 launch knows no other list of texts
+
+import yaml
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -20,23 +25,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from zeroflow_core.resources import share_file
 from zeroflow_ros import dds
-
-# Given ones become parameters of the flow node and win over params_file.
-PARAMETERS = {
-    "checkpoint": "weights of the student: a .ckpt or .safetensors file, or 'default'",
-    "device": "where the student runs: auto, cpu, cuda or cuda:n",
-    "engine": "what computes the student's flow: fast, or reference (the plain modules that train)",
-    "precision": "numbers the student multiplies: auto, fp32 or bf16",
-    "streaming": "what is kept of the cloud before: none, or anchored (its encoding, on a grid that stands still)",
-    "flow_target": "whose points get a velocity: current (the newest cloud) or previous",
-    "ego_motion": "where the vehicle's motion comes from: auto, odom, tf, kiss_icp (the clouds) or none",
-    "odom_frame": "the fixed frame, when poses come from transforms",
-    "base_frame": "the vehicle frame, when poses come from transforms or clouds",
-    "deskew": "true compensates clouds for the vehicle's motion during a sweep, where the driver doesn't",
-    "ground": "how ground is left out: auto, patchwork or none",
-    "z_offset": "metres added to z for the student, so that the ground lies where it lay in training",
-}
-TYPES = {"deskew": bool, "z_offset": float}  # the others are texts
+from zeroflow_ros.settings import Entry, entry_value, table
 
 ARGUMENTS = {
     "points": ("/lidar/points", "topic of the clouds (sensor_msgs/PointCloud2)"),
@@ -44,6 +33,7 @@ ARGUMENTS = {
     "params_file": ("", "parameters of the flow node; empty for config/flow.yaml of this package"),
     "namespace": ("", "namespace of the nodes and of the topics they publish"),
     "use_sim_time": ("", "take the time from /clock: true or false; empty for true with a bag, else false"),
+    "use_respawn": ("false", "true starts the flow node again, two seconds after it ended by itself"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "rviz": ("false", "true opens RViz with config/flow.rviz"),
     "bag": ("", "rosbag2 to play; empty for live clouds"),
@@ -59,15 +49,20 @@ def generate_launch_description() -> LaunchDescription:
         for name, (default, text) in ARGUMENTS.items()
     ]
     arguments += [
-        DeclareLaunchArgument(name, default_value="", description=f"{text}; empty for what params_file says")
-        for name, text in PARAMETERS.items()
+        DeclareLaunchArgument(entry.name, default_value="", description=_description(entry)) for entry in table()
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_start)])
 
 
+def _description(entry: Entry) -> str:
+    form = f" A list: [{', '.join(entry.choices)}]." if entry.kind is tuple else ""
+    return f"{entry.description}{form} Empty for what params_file says."
+
+
 def _start(context: LaunchContext) -> list:
     """Everything that depends on the arguments' values."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in (*ARGUMENTS, *PARAMETERS)}
+    names = [*ARGUMENTS, *(entry.name for entry in table())]
+    given = {name: LaunchConfiguration(name).perform(context) for name in names}
     # Every process needs the profile, or big clouds get lost between them.
     actions = [SetEnvironmentVariable(name, value) for name, value in dds.environment().items()]
     actions.append(_flow_node(given))
@@ -83,7 +78,7 @@ def _start(context: LaunchContext) -> list:
 
 
 def _flow_node(given: dict[str, str]) -> Node:
-    overrides = {n: ParameterValue(given[n], value_type=TYPES.get(n, str)) for n in PARAMETERS if given[n]}
+    overrides = {entry.name: _parameter(entry, given[entry.name]) for entry in table() if given[entry.name]}
     return Node(
         package="zeroflow_ros",
         executable="flow_node",
@@ -94,8 +89,22 @@ def _flow_node(given: dict[str, str]) -> Node:
         ],
         remappings=[("points", given["points"]), ("odom", given["odom"])],
         arguments=["--ros-args", "--log-level", given["log_level"]],
+        respawn=_is_true(given, "use_respawn"),
+        respawn_delay=2.0,
         output="screen",
     )
+
+
+def _parameter(entry: Entry, text: str) -> ParameterValue:
+    """The parameter's value, of its type: launch would guess it, and take a text 1 for a number.
+
+    Raises:
+        ZeroFlowError: it is no value of this parameter.
+    """
+    value = entry_value(entry, text if entry.kind is str else yaml.safe_load(text))
+    if entry.kind is tuple:
+        return ParameterValue(list(value), value_type=List[str])  # noqa: UP006
+    return ParameterValue(value, value_type=entry.kind)
 
 
 def _replay(given: dict[str, str]) -> Node:

@@ -19,7 +19,6 @@ WHEN = {
     "live": "May be changed at any time, for the next cloud.",
 }
 OUTPUT_FIELDS = ("intensity", "ring", "t", "vx", "vy", "vz", "speed", "status")
-_NOT_EMPTY = ("checkpoint", "device", "odom_frame", "base_frame")
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -74,7 +73,7 @@ class Settings:
         True,
         "live",
         _STUDENT,
-        "Whether to go on on the CPU when CUDA runs out of memory or the device is lost.",
+        "Whether the CPU takes over when CUDA runs out of memory or the device is lost.",
     )
     engine: str = _entry(
         "fast",
@@ -241,12 +240,17 @@ class Settings:
         500.0,
         "live",
         _DIAGNOSTICS,
-        "Milliseconds from a cloud's arrival to its flow (p99) above which the node warns.",
+        "Milliseconds from a cloud's arrival to its flow (p99 of the last ten seconds) above which the node warns.",
         low=1.0,
         high=60_000.0,
     )
     max_latency_error_ms: float = _entry(
-        2000.0, "live", _DIAGNOSTICS, "The same, above which it reports an error.", low=1.0, high=60_000.0
+        2000.0,
+        "live",
+        _DIAGNOSTICS,
+        "Milliseconds of max_latency_ms above which the node reports an error.",
+        low=1.0,
+        high=60_000.0,
     )
     max_cloud_age: float = _entry(
         1.0,
@@ -257,7 +261,12 @@ class Settings:
         high=3600.0,
     )
     max_cloud_age_error: float = _entry(
-        5.0, "live", _DIAGNOSTICS, "The same, above which it reports an error.", low=0.05, high=3600.0
+        5.0,
+        "live",
+        _DIAGNOSTICS,
+        "Seconds since the last cloud arrived above which the node reports an error.",
+        low=0.05,
+        high=3600.0,
     )
     max_ego_motion_age: float = _entry(
         0.5,
@@ -271,12 +280,12 @@ class Settings:
         0.2,
         "live",
         _DIAGNOSTICS,
-        "Share of the last clouds that may remain without flow before the node warns.",
+        "Share of the clouds of the last ten seconds that may be dropped before the node warns.",
         low=0.0,
         high=1.0,
     )
     max_dropped_share_error: float = _entry(
-        0.9, "live", _DIAGNOSTICS, "The same, above which it reports an error.", low=0.0, high=1.0
+        0.9, "live", _DIAGNOSTICS, "Share of dropped clouds above which the node reports an error.", low=0.0, high=1.0
     )
 
 
@@ -321,7 +330,7 @@ def checked(values: Mapping[str, Any]) -> Settings:
     for name in values:
         if name not in entries:
             raise ZeroFlowError(f"parameter {name} is unknown")
-    settings = Settings(**{name: _value(entries[name], value) for name, value in values.items()})
+    settings = Settings(**{name: entry_value(entries[name], value) for name, value in values.items()})
     _check_together(settings)
     return settings
 
@@ -353,7 +362,12 @@ def _about(axis: str, angle: float, translation: tuple[float, float, float] = (0
     return SE3(rotation, np.array(translation))
 
 
-def _value(entry: Entry, value: Any) -> Any:
+def entry_value(entry: Entry, value: Any) -> Any:
+    """The value as the settings keep it: whole numbers serve for numbers, lists for tuples.
+
+    Raises:
+        ZeroFlowError: a wrong type, out of range, or none of the choices.
+    """
     if entry.kind is float and type(value) is int:
         value = float(value)
     if entry.kind is tuple and isinstance(value, list):
@@ -371,7 +385,7 @@ def _value(entry: Entry, value: Any) -> Any:
         raise ZeroFlowError(f"parameter {entry.name} has a name twice: {', '.join(value)}")
     if entry.low is not None and not entry.low <= value <= entry.high:
         raise ZeroFlowError(f"parameter {entry.name} is {value}, but must be {entry.low} to {entry.high}")
-    if entry.name in _NOT_EMPTY and not value:
+    if entry.kind is str and not value:
         raise ZeroFlowError(f"parameter {entry.name} is empty; its default is '{entry.default}'")
     return value
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
@@ -201,3 +203,12 @@ def test_a_misspelt_name_is_told_and_others_are_not(declared, capfd):
     said = capfd.readouterr()
     assert "parameter max_gapp is unknown and ignored: is max_gap meant?" in said.err + said.out
     assert "camera_height" not in said.err + said.out
+
+
+def test_the_file_that_comes_along_is_read_as_it_stands(context, repository: Path):
+    file = str(repository / "config" / "flow.yaml")
+    node = rclpy.create_node("parameters", context=context, cli_args=["--ros-args", "--params-file", file])
+    one = Declared(node)
+    given = node._parameter_overrides
+    assert one.settings == Settings() and set(given) == {entry.name for entry in table()}
+    node.destroy_node()

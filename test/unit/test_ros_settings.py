@@ -58,7 +58,8 @@ def test_whole_numbers_and_lists_serve_as_well():
         ({"min_points": True}, "min_points is True"),
         ({"autostart": 1}, "autostart is 1, but must be true or false"),
         ({"checkpoint": 3}, "checkpoint is 3, but must be a text"),
-        ({"base_frame": ""}, "base_frame is empty"),
+        ({"base_frame": ""}, "base_frame is empty; its default is 'base_link'"),
+        ({"mounting": ""}, "mounting is empty"),
         ({"output_fields": "vx"}, "output_fields is 'vx', but must be a list of texts"),
         ({"output_fields": ["vx", "x"]}, "output_fields has 'x', but must be made of: intensity, ring"),
         ({"output_fields": [["vx"]]}, "output_fields has "),
@@ -114,7 +115,7 @@ def _turned(point: np.ndarray, axis: str, angle: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "odom", "1 2 3", "1 2 3 4 5 6 7", "1,2,3,4,5,6", "0 0 nan 0 0 0", "0 0 0 inf 0 0"]
+    "text", ["odom", "1 2 3", "1 2 3 4 5 6 7", "1,2,3,4,5,6", "0 0 nan 0 0 0", "0 0 0 inf 0 0"]
 )
 def test_a_mounting_that_is_no_pose_is_refused(text: str):
     with pytest.raises(ZeroFlowError, match="six finite numbers 'x y z roll pitch yaw'"):
