@@ -156,6 +156,12 @@ def ground_z_of(sweeps: Iterable[Sweep]) -> float | None:
     return float(np.median(heights)) if heights else None
 
 
+def offset_to(expected: float, ground_z: float, tolerance: float) -> float:
+    """Metres to add to z of clouds whose ground lies at `ground_z`, so that it lies at `expected`; 0 where it is wrong
+    by no more than `tolerance`, as estimates are no better. All in metres, the answer in whole millimetres."""
+    return round(expected - ground_z, 3) if abs(expected - ground_z) > tolerance else 0.0
+
+
 def _ground_z(sweep: Sweep) -> float | None:
     try:
         is_ground = Patchwork()(sweep)

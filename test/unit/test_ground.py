@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from zeroflow_core.geometry import SE3
-from zeroflow_core.ground import MapRaster, estimate_ground_z, ground_rule, ground_z_of, mark_ground, no_ground
+from zeroflow_core.ground import (
+    MapRaster,
+    estimate_ground_z,
+    ground_rule,
+    ground_z_of,
+    mark_ground,
+    no_ground,
+    offset_to,
+)
 from zeroflow_core.pairs import Sweep
 
 
@@ -137,6 +145,22 @@ def test_ground_height_is_one_number_by_hand():
     assert estimate_ground_z(points[:19]) is None  # 19 cells are too few to tell
     assert estimate_ground_z(points * [1, 1, np.nan]) is None
     assert estimate_ground_z(points * [5, 5, 1]) is None  # nothing nearer than 20 m
+
+
+@pytest.mark.filterwarnings("error")
+def test_ground_height_is_not_moved_by_rows_that_are_no_points():
+    points, _ = road_with_boxes(1.73)
+    rows = [np.nan, 5, -9], [5, np.inf, -9], [5, 5, -np.inf], [5, 5, np.nan], [3e38, -3e38, -9], [0, 0, -9]
+    strange = np.float32(rows)
+    assert estimate_ground_z(np.concatenate([strange, points])) == estimate_ground_z(points)
+    assert estimate_ground_z(points.astype(np.float64)) == estimate_ground_z(points)
+
+
+@pytest.mark.parametrize(
+    ("ground_z", "offset"), [(-1.73, 1.4), (-0.33, 0.0), (-0.29, 0.0), (-0.37, 0.0), (0.0, -0.33), (-0.4321, 0.102)]
+)
+def test_clouds_are_raised_to_where_the_ground_is_expected_unless_it_nearly_is_there(ground_z: float, offset: float):
+    assert offset_to(-0.33, ground_z, tolerance=0.05) == offset
 
 
 def test_no_ground_height_from_nothing():

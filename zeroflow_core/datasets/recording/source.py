@@ -17,7 +17,7 @@ from zeroflow_core.datasets.recording.settings import Recording
 from zeroflow_core.ego_motion import deskews
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
-from zeroflow_core.ground import GROUND_Z, ground_z_of
+from zeroflow_core.ground import GROUND_Z, ground_z_of, offset_to
 from zeroflow_core.pairs import Sweep
 
 _SAMPLES = 20  # clouds, spread over a bag, that tell how high its scanner is and which poses it has
@@ -94,7 +94,7 @@ def find_source(
         bag_clouds=bag.count(topic),
     )
     ground_z = _ground_z(Source(recording, tree, poses), samples, bag)
-    z_offset = round(GROUND_Z - ground_z, 3) if abs(GROUND_Z - ground_z) > _Z_TOLERANCE else 0.0
+    z_offset = offset_to(GROUND_Z, ground_z, _Z_TOLERANCE)
     return Source(replace(recording, ground_z=ground_z, z_offset=z_offset), tree, poses)
 
 
