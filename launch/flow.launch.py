@@ -6,9 +6,10 @@
 Every parameter of the node is a launch argument too; given ones win over params_file.
 """
 
+from __future__ import annotations
+
 from typing import List  # noqa: UP035 launch knows no other list of texts
 
-import yaml
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -101,10 +102,22 @@ def _parameter(entry: Entry, text: str) -> ParameterValue:
     Raises:
         ZeroFlowError: it is no value of this parameter.
     """
-    value = entry_value(entry, text if entry.kind is str else yaml.safe_load(text))
     if entry.kind is tuple:
-        return ParameterValue(list(value), value_type=List[str])  # noqa: UP006
-    return ParameterValue(value, value_type=entry.kind)
+        names = entry_value(entry, text.strip("[] ").replace(",", " ").split())
+        return ParameterValue(list(names), value_type=List[str])  # noqa: UP006
+    return ParameterValue(entry_value(entry, _read(entry.kind, text)), value_type=entry.kind)
+
+
+def _read(kind: type, text: str) -> bool | int | float | str:
+    """The text as that kind of value, or as it is."""
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    for number in (int, float) if kind in (int, float) else ():
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _replay(given: dict[str, str]) -> Node:

@@ -234,13 +234,20 @@ def test_a_number_without_a_point_and_a_text_of_digits_keep_their_types(paramete
     assert type(values["z_offset"].value) is float
 
 
+@pytest.mark.parametrize("text", ["[vx, vy, t]", "vx,vy,t", " vx vy t "])
+def test_a_list_of_fields_is_read_with_and_without_brackets(parameters, text: str):
+    assert parameters(output_fields=text)[1]["output_fields"].value == ["vx", "vy", "t"]
+    assert parameters(output_fields="[]")[1]["output_fields"].value == []
+
+
 @pytest.mark.parametrize("wrong, error, text", [
     ({"rviz": "yes"}, ValueError, "rviz:=yes"),
     ({"use_respawn": ""}, ValueError, "use_respawn:="),
     ({"min_points": "5.5"}, ZeroFlowError, "min_points is 5.5, but must be a whole number"),
     ({"z_offset": "up"}, ZeroFlowError, "z_offset is 'up', but must be a finite number"),
     ({"deskew": "true"}, ZeroFlowError, "deskew is 'true', but must be one of"),
-    ({"output_fields": "vx"}, ZeroFlowError, "output_fields is 'vx', but must be a list of texts"),
+    ({"output_fields": "[vx, colour]"}, ZeroFlowError, "output_fields has 'colour'"),
+    ({"cpu_fallback": "perhaps"}, ZeroFlowError, "cpu_fallback is 'perhaps', but must be true or false"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_anything_starts(load, wrong, error, text):
     with pytest.raises(error, match=text):
