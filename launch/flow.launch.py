@@ -104,6 +104,8 @@ def _parameter(entry: Entry, text: str) -> ParameterValue:
     """
     if entry.kind is tuple:
         names = entry_value(entry, text.strip("[] ").replace(",", " ").split())
+        if not names:  # rcl takes no notice of an empty list that follows another one
+            raise ValueError(f"launch argument {entry.name}:={text} is empty: only a params_file can say that")
         return ParameterValue(list(names), value_type=List[str])  # noqa: UP006
     return ParameterValue(entry_value(entry, _read(entry.kind, text)), value_type=entry.kind)
 

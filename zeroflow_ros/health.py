@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
@@ -323,6 +322,14 @@ class _Judgement:
 
 
 def _percentiles(times: list[tuple[float, float]]) -> tuple[float, float]:
-    """The median and the 99th percentile, in ms."""
-    middle, slow = np.percentile([seconds for _, seconds in times], [50, 99]) * 1e3
-    return float(middle), float(slow)
+    """The median and the 99th percentile, in ms, between neighbours interpolated. (NumPy takes ten times as long for
+    lists as short as these.)"""
+    ordered = sorted(seconds for _, seconds in times)
+
+    def at(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        k = int(place)
+        after = ordered[min(k + 1, len(ordered) - 1)]
+        return 1e3 * (ordered[k] + (place - k) * (after - ordered[k]))
+
+    return at(0.5), at(0.99)

@@ -237,11 +237,11 @@ def test_a_number_without_a_point_and_a_text_of_digits_keep_their_types(paramete
 @pytest.mark.parametrize("text", ["[vx, vy, t]", "vx,vy,t", " vx vy t "])
 def test_a_list_of_fields_is_read_with_and_without_brackets(parameters, text: str):
     assert parameters(output_fields=text)[1]["output_fields"].value == ["vx", "vy", "t"]
-    assert parameters(output_fields="[]")[1]["output_fields"].value == []
 
 
 @pytest.mark.parametrize("wrong, error, text", [
     ({"rviz": "yes"}, ValueError, "rviz:=yes"),
+    ({"output_fields": "[]"}, ValueError, "only a params_file can say that"),
     ({"use_respawn": ""}, ValueError, "use_respawn:="),
     ({"min_points": "5.5"}, ZeroFlowError, "min_points is 5.5, but must be a whole number"),
     ({"z_offset": "up"}, ZeroFlowError, "z_offset is 'up', but must be a finite number"),
