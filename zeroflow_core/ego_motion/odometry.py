@@ -76,18 +76,20 @@ class KissOdometry:
         return self._pose(sweep.stamp_ns)
 
     def _look_at(self, sweep: Sweep) -> _Seen | None:
-        points = sweep.points.astype(np.float64)
+        x, y, z = (column.astype(np.float64) for column in sweep.points.T)
         with np.errstate(invalid="ignore", over="ignore"):
-            usable = np.linalg.norm(points, axis=1) < self._max_range  # False for NaN
+            usable = x * x + y * y + z * z < self._max_range**2  # False for NaN
         if usable.sum() < _FEWEST_POINTS:
             return None
+        points = np.compress(usable, sweep.points, axis=0).astype(np.float64)
         if not self._deskew or sweep.time_offset_ns is None:
-            return _Seen(sweep.stamp_ns, points[usable], sweep.stamp_ns, None)
+            return _Seen(sweep.stamp_ns, points, sweep.stamp_ns, None)
         offset = sweep.time_offset_ns[usable].astype(np.float64)
         # The middle of the sweep: there an error in the assumed motion turns the cloud, but does not shift it,
         # whereas at its begin or end, where stamps are, such errors would feed on themselves.
         middle = round((offset.min() + offset.max()) / 2)
-        return _Seen(sweep.stamp_ns, points[usable], sweep.stamp_ns + middle, offset - middle)
+        offset -= middle
+        return _Seen(sweep.stamp_ns, points, sweep.stamp_ns + middle, offset if offset.any() else None)
 
     def _begin(self, second: _Seen) -> None:
         """Begin again with the first sweep, now that the second one shows how fast the vehicle is.
