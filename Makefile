@@ -1,12 +1,14 @@
 # From a bare clone, with Python >= 3.10 and nothing else installed: `make demo`, `make test`.
 #
 #   PYTHON=python3.11     the interpreter to build the virtual environment with
+#   MINUTES=10            how long `make soak` keeps the node at work
 #   LOG=<folder or bag>   what `make demo` plays: an AV2 log or a rosbag2; without it, a generated scene
 #   TORCH_PIP_ARGS=...    more pip arguments for torch, such as --extra-index-url with one of PyTorch's own
 #                         indices, for another CUDA or for the build without CUDA
 
 PYTHON ?= python3
 VENV ?= .venv
+MINUTES ?= 10
 LOG ?=
 TORCH_PIP_ARGS ?=
 
@@ -32,11 +34,12 @@ extras := dev
 endif
 stamp := $(VENV)/.made-with-$(or $(ros),wheels)
 
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo test soak lint clean
 
 help:
 	@echo "make demo [LOG=...]  play a log through the node and draw what moves"
 	@echo "make test            run all tests"
+	@echo "make soak            keep the node at work for MINUTES (10) and more, and kill it again and again"
 	@echo "make venv            make or renew the virtual environment in $(VENV)"
 	@echo "make lint            check the code with ruff"
 	@echo "make clean           remove what these commands built"
@@ -64,6 +67,10 @@ demo: venv
 
 test: venv
 	$(VENV)/bin/pytest
+
+soak: venv
+	ZEROFLOW_SOAK_MINUTES=$(MINUTES) $(VENV)/bin/pytest -s test/end_to_end/test_load.py test/end_to_end/test_soak.py \
+	  test/end_to_end/test_kills.py
 
 lint: venv
 	$(VENV)/bin/ruff check .

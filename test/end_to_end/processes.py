@@ -91,9 +91,9 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self) -> int:
+    def wait(self, patience: float = PATIENCE) -> int:
         """The exit code, when it ends by itself."""
-        return self._process.wait(PATIENCE)
+        return self._process.wait(patience)
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -111,7 +111,6 @@ class Peer:
         cloud_topic: str = "points",
         odom_topic: str = "odom",
     ) -> None:
-        import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from nav_msgs.msg import Odometry
         from rclpy.executors import SingleThreadedExecutor
@@ -124,15 +123,7 @@ class Peer:
         self.processed: list[int] = []
         self.markers: list = []
         self.diagnostics: list = []
-        before = dict(os.environ)
-        os.environ.update(environment())  # read once, when the participant is made
-        try:
-            self.context = rclpy.Context()
-            rclpy.init(args=[], context=self.context, domain_id=DOMAIN)
-            self.node = rclpy.create_node("peer", context=self.context, namespace=namespace)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        self.context, self.node = _own_node("peer", namespace)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         reliability = ReliabilityPolicy.RELIABLE if clouds_reliable else ReliabilityPolicy.BEST_EFFORT
@@ -187,6 +178,70 @@ class Peer:
     def close(self) -> None:
         self.node.destroy_node()
         self.context.try_shutdown()
+
+
+class Caller:
+    """Calls nodes' services, and nothing else: it takes no part in the traffic of clouds."""
+
+    def __init__(self) -> None:
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.context, self.node = _own_node("caller")
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._clients: dict[str, object] = {}
+
+    def call(self, kind: type, service: str, request):
+        """The answer to a request to a service such as /flow_node/get_parameters."""
+        if service not in self._clients:
+            client = self.node.create_client(kind, service)
+            assert client.wait_for_service(PATIENCE), f"there is no service {service}"
+            self._clients[service] = client
+        answer = self._clients[service].call_async(request)
+        self._executor.spin_until_future_complete(answer, PATIENCE)
+        assert answer.done(), f"no answer to {request}"
+        return answer.result()
+
+    def parameter(self, name: str, node: str = "/flow_node"):
+        """Its value, as a rcl_interfaces/ParameterValue."""
+        from rcl_interfaces.srv import GetParameters
+
+        return self.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name])).values[0]
+
+    def set_number(self, name: str, value: float, node: str = "/flow_node") -> None:
+        """Set a parameter that is a number, which the node must not refuse."""
+        from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+        from rcl_interfaces.srv import SetParameters
+
+        number = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+        request = SetParameters.Request(parameters=[Parameter(name=name, value=number)])
+        (result,) = self.call(SetParameters, f"{node}/set_parameters", request).results
+        assert result.successful, result.reason
+
+    def close(self) -> None:
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+def _own_node(name: str, namespace: str = ""):
+    """A node of this process in the domain of these tests, and the context it lives in."""
+    import rclpy
+
+    before = dict(os.environ)
+    os.environ.update(environment())  # read once, when the participant is made
+    try:
+        context = rclpy.Context()
+        rclpy.init(args=[], context=context, domain_id=DOMAIN)
+        return context, rclpy.create_node(name, context=context, namespace=namespace)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def soak_minutes() -> float | None:
+    """How long tests of endurance run; None in the usual run of the tests, where they are short."""
+    minutes = os.environ.get("ZEROFLOW_SOAK_MINUTES")
+    return float(minutes) if minutes else None
 
 
 def nanoseconds(stamp) -> int:
