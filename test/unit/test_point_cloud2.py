@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, fields_of, is_return, structured
+from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, dtype_of, fields_of, is_return, structured
 from zeroflow_core.errors import ZeroFlowError
 
 DATATYPE = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}
@@ -121,6 +121,12 @@ def test_aligned_float32_coordinates_are_not_copied():
     assert np.shares_memory(points, np.frombuffer(message.data, np.uint8))
 
 
+def test_padded_rows_of_a_single_point_are_told_apart():
+    columns = xyz_columns(4)
+    message = make_message(columns, height=4, row_padding=8)
+    np.testing.assert_array_equal(decode(message).points, stacked(columns))
+
+
 def test_optional_columns_are_none_where_absent():
     cloud = decode(make_message(xyz_columns(3)))
     assert cloud.intensity is None and cloud.ring is None and cloud.time_offset_ns is None
@@ -161,6 +167,7 @@ STAMP = (1_700_000_000, 250_000_000)
         ("timestamp", np.array([0.0, 0.1], np.float64), [0, 100_000_000]),
         ("timestamp", 1_700_000_000 + np.array([0.25, 0.375, 0.125]), [0, 125_000_000, -125_000_000]),
         ("timestamp", np.array([1_700_000_000.375, 1_700_000_000.25, 0.0]), [125_000_000, 0, 0]),
+        ("timestamp", np.array([0.0, 0.0, 0.0, 1_700_000_000.375]), [0, 0, 0, 125_000_000]),  # few returns
         ("timestamp", 1_700_000_000.25e9 + np.array([0.0, 1024e3]), [0, 1_024_000]),
     ],
 )
@@ -331,6 +338,28 @@ def test_garbage_raises_nothing_but_cloud_error():
             assert cloud.points.shape == (message.width * message.height, 3) or len(cloud) == 0
             decoded += 1
     assert refused > 500 and decoded > 500  # the fuzz reaches both sides
+
+
+def test_field_names_without_end_do_not_make_messages_without_end():
+    message = make_message(xyz_columns(1))
+    for field in message.fields:
+        field.name *= 10_000
+    with pytest.raises(CloudError) as refusal:
+        decode(message)
+    assert len(str(refusal.value)) < 400
+
+
+def test_dtype_of_is_the_inverse_of_fields_of():
+    layout = {"names": ["x", "t", "ring"], "formats": ["<f4", "<i4", "u1"], "offsets": [4, 0, 9], "itemsize": 12}
+    fields = [
+        SimpleNamespace(name=name, offset=offset, datatype=datatype, count=count)
+        for name, offset, datatype, count in fields_of(np.dtype(layout))
+    ]
+    assert dtype_of(fields, 12) == np.dtype(layout)
+    assert dtype_of(fields, 12, big_endian=True)["x"] == np.dtype(">f4")
+    fields[0].datatype = 9
+    with pytest.raises(ValueError, match="'x' has the unknown datatype 9"):
+        dtype_of(fields, 12)
 
 
 def test_structured_packs_without_padding():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.geometry import finite_rows
 
 # PointField's datatype constants.
 _FORMAT_OF_DATATYPE = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -66,8 +67,8 @@ def decode(msg: Any) -> Cloud:
 def is_return(points: np.ndarray) -> np.ndarray:
     """(N,) bool: which of the points (N,3), in the frame of their message, a scanner has seen. In place of the others
     drivers give what is not finite, or all zeros."""
-    x, y, z = points.T  # columns, as numpy is slow along rows of three
-    return np.isfinite(x) & np.isfinite(y) & np.isfinite(z) & ((x != 0) | (y != 0) | (z != 0))
+    x, y, z = points.T
+    return finite_rows(points) & ((x != 0) | (y != 0) | (z != 0))
 
 
 def structured(columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -132,8 +133,9 @@ def _decode(msg: Any) -> Cloud:
         raise CloudError(f"the cloud has a negative size: width {width}, height {height}")
     if width * height == 0:
         return Cloud(np.empty((0, 3), dtype=np.float32))
+    buffer, row_step = _buffer(msg.data, width, height, point_step, row_step)
     layout = _layout(msg.fields, point_step, bool(msg.is_bigendian))
-    rows = _rows(msg.data, layout, width, height, row_step)
+    rows = np.ndarray((height, width), layout, buffer, strides=(row_step, point_step)).reshape(width * height)
     intensity = ring = time_offset_ns = None
     with np.errstate(over="ignore", invalid="ignore"):
         if "intensity" in layout.names:
@@ -144,6 +146,22 @@ def _decode(msg: Any) -> Cloud:
         if time_name is not None:
             time_offset_ns = _time_offset_ns(rows[time_name], msg.header.stamp)
         return Cloud(_points(rows), intensity, ring, time_offset_ns)
+
+
+def _buffer(data: Any, width: int, height: int, point_step: int, row_step: int) -> tuple[memoryview, int]:
+    """The bytes of all points and those from row to row, once it is certain that the points are there."""
+    packed_row = width * point_step
+    if height == 1 or row_step == 0:  # some drivers leave row_step at 0
+        row_step = packed_row
+    if row_step < packed_row:
+        raise CloudError(f"row_step {row_step} of the cloud is smaller than width {width} x point_step {point_step}")
+    buffer = memoryview(data)
+    needed = (height - 1) * row_step + packed_row
+    if buffer.nbytes < needed:
+        raise CloudError(
+            f"the cloud is incomplete: {width} x {height} points need {needed} bytes, it has {buffer.nbytes}"
+        )
+    return buffer, row_step
 
 
 def _layout(fields: Any, point_step: int, big_endian: bool) -> np.dtype:
@@ -171,7 +189,7 @@ def _layout(fields: Any, point_step: int, big_endian: bool) -> np.dtype:
     missing = [name for name in "xyz" if name not in formats]
     if missing:
         names = ", ".join(str(field.name) for field in fields) or "none"
-        raise CloudError(f"the cloud has no field {', '.join(missing)}; its fields: {names}")
+        raise CloudError(f"the cloud has no field {', '.join(missing)}; its fields: {names:.200}")
     return np.dtype(
         {
             "names": list(formats),
@@ -182,33 +200,14 @@ def _layout(fields: Any, point_step: int, big_endian: bool) -> np.dtype:
     )
 
 
-def _rows(data: Any, layout: np.dtype, width: int, height: int, row_step: int) -> np.ndarray:
-    """The points (height·width,) as structured array: a view, unless rows are padded."""
-    packed_row = width * layout.itemsize
-    if height == 1 or row_step == 0:  # some drivers leave row_step at 0
-        row_step = packed_row
-    if row_step < packed_row:
-        raise CloudError(
-            f"row_step {row_step} of the cloud is smaller than width {width} x point_step {layout.itemsize}"
-        )
-    buffer = memoryview(data)
-    needed = (height - 1) * row_step + packed_row
-    if buffer.nbytes < needed:
-        raise CloudError(
-            f"the cloud is incomplete: {width} x {height} points need {needed} bytes, it has {buffer.nbytes}"
-        )
-    rows = np.ndarray((height, width), layout, buffer, strides=(row_step, layout.itemsize))
-    return rows.reshape(width * height)
-
-
 def _points(rows: np.ndarray) -> np.ndarray:
     """x, y, z as (N,3) float32: a view where they lie side by side as native, aligned float32."""
     x = rows["x"]
     offsets = [rows.dtype.fields[name][1] for name in "xyz"]
     adjacent = offsets == [offsets[0], offsets[0] + 4, offsets[0] + 8]
     native = all(rows.dtype[name] == np.dtype(np.float32) for name in "xyz")
-    if adjacent and native and x.flags.aligned and rows.itemsize % 4 == 0:
-        return np.lib.stride_tricks.as_strided(x, shape=(len(rows), 3), strides=(rows.itemsize, 4))
+    if adjacent and native and x.flags.aligned:
+        return np.lib.stride_tricks.as_strided(x, shape=(len(rows), 3), strides=(*x.strides, 4))
     points = np.empty((len(rows), 3), dtype=np.float32)
     for axis, name in enumerate("xyz"):
         points[:, axis] = rows[name]
@@ -217,25 +216,25 @@ def _points(rows: np.ndarray) -> np.ndarray:
 
 def _ring(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "u" and values.itemsize <= 2:
-        return values.astype(np.uint16)
+        return values.astype(np.uint16, copy=False)
     return np.nan_to_num(values.astype(np.float64)).clip(0, 65535).astype(np.uint16)
 
 
 def _time_offset_ns(values: np.ndarray, stamp: Any) -> np.ndarray | None:
     """(N,) int32 nanoseconds from `stamp`, or None when the values cannot be times of this sweep."""
     if values.dtype.kind != "f":
-        offset = values.astype(np.int64)
-    else:
-        seconds = values.astype(np.float64)
-        known = np.isfinite(seconds)
-        typical = np.median(np.abs(seconds[known])) if known.any() else 0.0
-        if typical > _LONGEST_OFFSET_S:
-            known &= seconds != 0  # where there was no return, drivers leave an absolute time at 0
-            if typical > 1e12:  # as seconds that were 30 millennia: it counts nanoseconds
-                seconds = (seconds - (int(stamp.sec) * 10**9 + int(stamp.nanosec))) * 1e-9
-            else:  # whole seconds first: their difference is exact, nanoseconds since 1970 are not
-                seconds = (seconds - int(stamp.sec)) - int(stamp.nanosec) * 1e-9
-        offset = np.where(known, np.round(seconds * 1e9), 0.0)
-    if np.abs(offset).max() > _LONGEST_OFFSET_S * 1e9:
-        return None
-    return offset.astype(np.int32)
+        offset_ns = values.astype(np.int64)
+        longest_ns = _LONGEST_OFFSET_S * 1e9
+        return offset_ns.astype(np.int32) if -longest_ns <= offset_ns.min() <= offset_ns.max() <= longest_ns else None
+    seconds = np.nan_to_num(values.astype(np.float64), copy=False, posinf=0.0, neginf=0.0)
+    largest = np.abs(seconds).max()
+    if largest > _LONGEST_OFFSET_S:  # not since the stamp
+        unknown = seconds == 0  # where there was no return, drivers leave an absolute time at 0
+        if largest > 1e12:  # as seconds that were 30 millennia: it counts nanoseconds
+            seconds = (seconds - (int(stamp.sec) * 10**9 + int(stamp.nanosec))) * 1e-9
+        else:  # whole seconds first: their difference is exact, nanoseconds since 1970 are not
+            seconds = (seconds - int(stamp.sec)) - int(stamp.nanosec) * 1e-9
+        seconds[unknown] = 0.0
+        if np.abs(seconds).max() > _LONGEST_OFFSET_S:
+            return None
+    return np.round(seconds * 1e9).astype(np.int32)
