@@ -20,7 +20,7 @@ from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, is_re
 from zeroflow_core.ego_motion import KissOdometry, deskew, deskews, kiss_icp_missing
 from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
-from zeroflow_core.ground import GROUND_Z, GroundRule, estimate_ground_z, mark_ground
+from zeroflow_core.ground import GROUND_Z, GroundRule, ground_z_of, mark_ground, offset_to
 from zeroflow_core.pairs import Status, Sweep, make_pair
 from zeroflow_ros.clouds import nanoseconds, to_sweep
 from zeroflow_ros.ego_motion import EgoMotion, NoPose
@@ -246,13 +246,13 @@ class Pipeline:
 
     def _look_at_ground(self, points: np.ndarray, settings: Settings) -> None:
         """Once, as soon as there is ground to be seen: is it where the student saw it in training?"""
-        ground_z = estimate_ground_z(points)
+        ground_z = ground_z_of([Sweep(points, 0)])
         self._ground_trials = 0 if ground_z is not None else self._ground_trials - 1
         if ground_z is None:
             return
         expected = self._student.metadata.get("ground_z", GROUND_Z)
-        wanted = expected - ground_z
-        if abs(wanted - settings.z_offset) <= _GROUND_TOLERANCE:
+        wanted = offset_to(expected, ground_z, _GROUND_TOLERANCE)
+        if abs(expected - ground_z - settings.z_offset) <= _GROUND_TOLERANCE:
             return
         where = f"the ground lies at z = {ground_z + settings.z_offset:.2f} m, the student knows it at {expected:.2f} m"
         if settings.z_offset == 0 and settings.estimate_z_offset:
