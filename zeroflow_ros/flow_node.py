@@ -135,6 +135,7 @@ class FlowNode(LifecycleNode):
     def _configure(self) -> None:
         settings = self.settings
         self._health.facts.clear()
+        self._health.standing.clear()
         if settings.engine == "fast":
             self.get_logger().info("preparing the student; the first time on a machine this takes some ten seconds")
         self._student = NodeStudent(lambda: self.settings, self._health)
@@ -251,7 +252,7 @@ class FlowNode(LifecycleNode):
         self._road.put(message)
 
     def _on_lost(self, event) -> None:
-        """The middleware's own count, which is left to the gaps where they show; here it is for when nothing arrives."""
+        """The middleware's own count. Gaps tell the same where clouds arrive; this is for when none does."""
         self._health.warn_once(self._lost_text())
 
     def _lost_text(self) -> str:

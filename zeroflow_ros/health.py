@@ -84,12 +84,16 @@ class Health:
     logger: rclpy's logger
     name:   whose health it is
     facts:  what was chosen at the start (device, checkpoint, …), repeated in every report
+
+    standing: what is wrong as long as the node is not configured anew, a sentence by name; to be filled by whoever
+              finds out
     """
 
     def __init__(self, logger, name: str = "flow_node", facts: Mapping[str, str] | None = None) -> None:
         self._logger = logger
         self._name = name
         self.facts = dict(facts or {})
+        self.standing: dict[str, str] = {}
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._stages: dict[str, deque[tuple[float, float]]] = {}  # when it ended, and seconds it took
@@ -226,6 +230,8 @@ class Health:
         if self._poses_missing_since is not None:
             since = self._poses_missing_since if self._newest_pose is None else self._newest_pose
             judgement.compare("max_ego_motion_age", now - since, "s without ego motion")
+        for text in list(self.standing.values()):
+            judgement.complain(text)
         for problem in Problem:
             if problem not in _TOLERATED and judgement.recent[problem.value]:
                 judgement.complain(f"{problem.value} {judgement.recent[problem.value]} in the last {_RECENT_S:.0f} s")

@@ -98,6 +98,7 @@ class NodeStudent:
     def _move_to_cpu(self, problem: str) -> None:
         text = f"the GPU failed ({problem}): going on on the CPU, until the node is configured again"
         self._health.problem(Problem.DEVICE_FALLBACK, text)
+        self._health.standing["device"] = "the GPU failed: the student runs on the CPU"
         try:
             self._student = self._copy_on_cpu()
         except Exception as error:

@@ -8,9 +8,8 @@ import numpy as np
 from rich.table import Table
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_ros.health import Problem
 from zeroflow_ros.witness import Witness
-
-_NO_PROBLEMS = {"clouds_received", "flows_published"}
 
 
 def sum_up(played: str, num_points: dict[int, int], witness: Witness, picture: Path | None) -> dict:
@@ -22,7 +21,7 @@ def sum_up(played: str, num_points: dict[int, int], witness: Witness, picture: P
     equal = sum(rows == num_points.get(stamp_ns) for stamp_ns, rows in witness.rows.items())
     sizes = list(num_points.values())
     p50, p99 = np.percentile(witness.latencies, [50, 99]) * 1e3 if witness.latencies else (None, None)
-    counters = {key: int(value) for key, value in witness.facts.items() if value.isdecimal()}
+    counters = {problem.value: int(witness.facts.get(problem.value, 0)) for problem in Problem}
     errors = witness.errors
     return {
         "played": played,
@@ -37,7 +36,7 @@ def sum_up(played: str, num_points: dict[int, int], witness: Witness, picture: P
         },
         "checkpoint": witness.facts.get("checkpoint", "unknown"),
         "device": witness.facts.get("device", "unknown"),
-        "problems": {name: n for name, n in counters.items() if n and name not in _NO_PROBLEMS},
+        "problems": {name: n for name, n in counters.items() if n},
         "errors": errors.to_dict() if errors.dynamic_points + errors.static_points else None,
         "picture": None if picture is None else str(picture),
     }

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from processes import SECOND, STEP, Peer, Process, cloud, odometry, street, tiny_checkpoint
+from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, street, tiny_checkpoint
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
@@ -204,7 +204,8 @@ def test_a_clock_that_is_set_back_begins_a_new_series(start, operator):
     operator.send(cloud(street(seed=4), 1000 * SECOND + 4 * STEP))
     operator.wait(lambda: len(operator.flows) == 3, "three flows")
     facts = {entry.key: entry.value for entry in operator.diagnostics[-1].status[0].values}
-    assert [round((f.header.stamp.sec - 1000) * 10 + f.header.stamp.nanosec / STEP) for f in operator.flows] == [1, 2, 4]
+    stamps = [nanoseconds(flow.header.stamp) for flow in operator.flows]
+    assert [(stamp_ns - 1000 * SECOND) // STEP for stamp_ns in stamps] == [1, 2, 4]
     assert facts["internal_error"] == "0"
 
 

@@ -18,7 +18,7 @@ LAYERS = [
     {"devices", "files", "geometry", "resources", "workers"},
     {"pairs"},
     {"ego_motion", "ground", "objects"},
-    {"datasets", "drawing", "fastflow3d", "nsfp"},
+    {"datasets", "drawing", "fastflow3d", "nsfp", "tracking"},
     {"evaluation"},
     {"simulation"},
     {""},

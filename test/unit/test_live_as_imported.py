@@ -24,7 +24,6 @@ from zeroflow_core.datasets.recording import Recording, import_bag, read_recordi
 from zeroflow_core.distillation.pairs import LogPairs
 from zeroflow_core.ground import Patchwork
 from zeroflow_core.pairs import FramePair, Status
-from zeroflow_ros.ego_motion import EgoMotion
 from zeroflow_ros.health import Health
 from zeroflow_ros.parameters import Settings
 from zeroflow_ros.pipeline import Pipeline, Velocities

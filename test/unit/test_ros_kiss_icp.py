@@ -14,7 +14,7 @@ from ros_messages import SECOND, Log, cloud, ego_motion, transform
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
 from zeroflow_core.pairs import Status
-from zeroflow_ros.ego_motion import EgoMotion, Place
+from zeroflow_ros.ego_motion import Place
 from zeroflow_ros.health import Health, Problem
 from zeroflow_ros.parameters import Settings
 from zeroflow_ros.pipeline import Dropped, Pipeline

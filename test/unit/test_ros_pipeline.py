@@ -230,7 +230,15 @@ def test_a_cloud_that_is_only_prepared_costs_no_network_but_is_a_partner():
 
 @pytest.mark.parametrize(
     "rate, interval, age",
-    [(10, 0.1, 0.1), (20, 0.1, 0.1), (15, 0.1, 2 / 15), (30, 0.1, 0.1), (100, 0.1, 0.1), (5, 0.1, 0.2), (20, 0.05, 0.05)],
+    [
+        (10, 0.1, 0.1),
+        (20, 0.1, 0.1),
+        (15, 0.1, 2 / 15),
+        (30, 0.1, 0.1),
+        (100, 0.1, 0.1),
+        (5, 0.1, 0.2),
+        (20, 0.05, 0.05),
+    ],
 )
 def test_the_partner_is_the_cloud_nearest_to_the_interval_that_the_student_knows(rate: int, interval: float, age: float):
     pipeline, _, _ = _pipeline(pair_interval=interval)
@@ -253,10 +261,10 @@ def test_an_interval_that_is_changed_while_running_takes_other_partners():
     settings = pipeline._settings()
     for k in range(20):
         if k == 10:
-            changed = replace(settings, pair_interval=0.2)
-            pipeline._settings = lambda: changed
+            pipeline._settings = lambda: replace(settings, pair_interval=0.2)
         pipeline.feed(cloud(POINTS + np.float32([0.001 * k, 0, 0]), SECOND + k * STEP // 2))
-    ages = [round(1000 * (seen - partner)[:, 0].mean()) for seen, partner in zip(student.seen, student.partners, strict=True)]
+    shown = zip(student.seen, student.partners, strict=True)
+    ages = [round(1000 * (seen - partner)[:, 0].mean()) for seen, partner in shown]
     assert ages[0] == 2 and ages[-1] == 4
 
 

@@ -1,4 +1,4 @@
-"""A GPU that fails: the node's student goes on on the CPU where it may, says so once, and no error gets out as another."""
+"""A GPU that fails: the node's student goes on on the CPU where it may, says so, and no error gets out as another."""
 
 from __future__ import annotations
 
