@@ -62,7 +62,8 @@ class PlainBuffer:
         """``target_SE3_source`` at `time` (rclpy.time.Time); time 0 is the latest common to the chain.
 
         Raises:
-            TransformException: an unknown frame, frames that are not connected, or a time outside the history.
+            TransformException: an unknown frame, frames that are not connected or form a loop, or a time outside the
+                history.
         """
         up_source, up_target = self._path_to_root(source_frame), self._path_to_root(target_frame)
         if up_source[-1] != up_target[-1]:
@@ -86,8 +87,10 @@ class PlainBuffer:
         if frame not in self._parents and frame not in self._parents.values():
             raise PlainTransformException(f"frame '{frame}' is unknown")
         path = [frame]
-        while path[-1] in self._parents and len(path) <= len(self._parents):
+        while path[-1] in self._parents:
             path.append(self._parents[path[-1]])
+            if len(path) > len(self._parents) + 1:
+                raise PlainTransformException(f"the frames above '{frame}' form a loop")
         return path
 
     def _latest_common(self, edges: list[str]) -> int:

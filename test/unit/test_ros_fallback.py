@@ -116,6 +116,15 @@ def test_unknown_and_unconnected_frames_are_refused(tree):
         _at(buffer, "a", "d", 0)
 
 
+def test_frames_in_a_loop_are_refused(tree):
+    buffer, error = tree
+    for parent, child in (("a", "b"), ("b", "c"), ("c", "a"), ("c", "lidar")):
+        buffer.set_transform_static(transform(parent, child, (1, 0, 0)), "test")
+    for target, source in (("a", "b"), ("c", "lidar"), ("lidar", "b")):
+        with pytest.raises(error):
+            _at(buffer, target, source, 0)
+
+
 def test_ten_seconds_are_remembered(tree):
     buffer, error = tree
     for k in range(1, 21):
