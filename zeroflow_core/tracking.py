@@ -20,6 +20,7 @@ KEPT_SPEED = 0.5  # share of `min_speed` down to which an object that is followe
 _MAX_GAP_S = 2.0  # between two updates; nothing is known of what happened meanwhile
 _MOST_OBJECTS = 1000  # in one update, those with most points: noise must not take time without bound
 _MEMORY_S = 30.0  # for how long the place of what came to a stop is remembered
+_WELL_KNOWN = 10  # updates it must have been seen in for that
 _MOST_MISSES = 1  # in a row, before an object is confirmed
 
 _MARGIN = 0.5  # metres around a box in which the other's centre may lie
@@ -98,7 +99,8 @@ class Tracker:
         known.correct(rows, seen.take(columns), world_SE3_frame.translation)
         known.misses[missed] += 1
         known.num_points[missed] = 0
-        known = known.take(_alive(known, stamp_ns, min_speed, timeout))
+        twins = _give_up_twins(known, missed)
+        known = known.take(_alive(known, stamp_ns, timeout) & ~twins)
 
         unknown = np.setdiff1d(np.arange(len(seen)), columns)
         born = seen.take(unknown[seen.speed[unknown] >= min_speed])
@@ -208,16 +210,14 @@ class _States:
         return _wrapped(seen.yaw + quarters * (np.pi / 2)), np.where(across, seen.size[:, [1, 0, 2]], seen.size)
 
 
-def _alive(states: _States, stamp_ns: int, min_speed: float, timeout: float) -> np.ndarray:
+def _alive(states: _States, stamp_ns: int, timeout: float) -> np.ndarray:
     """(K,) bool: which are to be followed on."""
-    unseen = (stamp_ns - states.last_ns) * 1e-9
-    patience = np.where(states.rests, _MEMORY_S, timeout)
-    return np.where(states.id > 0, unseen <= patience, states.misses <= _MOST_MISSES)
+    patience_ns = np.where(states.rests & (states.hits >= _WELL_KNOWN), _MEMORY_S * 1e9, timeout * 1e9).round()
+    return np.where(states.id > 0, stamp_ns - states.last_ns <= patience_ns, states.misses <= _MOST_MISSES)
 
 
 def _report(states: _States, stamp_ns: int, timeout: float, frame_SE3_world: SE3) -> list[Track]:
-    unseen = (stamp_ns - states.last_ns) * 1e-9
-    shown = np.flatnonzero((states.id > 0) & (unseen <= timeout))
+    shown = np.flatnonzero((states.id > 0) & (stamp_ns - states.last_ns <= round(timeout * 1e9)))
     shown = states.take(shown[np.argsort(states.id[shown])])
     centre, velocity = frame_SE3_world.transform(shown.centre), frame_SE3_world.rotate(shown.velocity)
     ahead = frame_SE3_world.rotate(np.column_stack([np.cos(shown.yaw), np.sin(shown.yaw), np.zeros(len(shown))]))
@@ -277,24 +277,50 @@ def _candidates(known: _States, seen: _States, seconds: float) -> tuple[np.ndarr
     motion = moved[rows] * (known.velocity[rows] + seen.velocity[columns]) / 2
     offset = seen.centre[columns] - known.centre[rows] - motion
     outside = np.minimum(_outside(offset, known.take(rows)), _outside(offset, seen.take(columns)))
-    beyond = np.minimum(outside, _outside(offset, known.take(rows), whole=True))
+    is_known = known.id[rows] > 0
+    beyond = np.where(is_known, np.minimum(outside, _beyond_car(offset, known.take(rows), seen.take(columns))), outside)
     level = np.abs(offset[:, 2]) <= (known.size[rows, 2] + seen.size[columns, 2]) / 2 + _HEIGHT_MARGIN
     good = alike & level & (beyond <= _MARGIN + _DRIFT * unseen)
     distance = np.linalg.norm(offset[:, :2], axis=1)
-    cost = outside + 0.25 * distance + 0.2 * apart + np.where(known.id[rows] > 0, 0.0, _NEWCOMER)
+    cost = outside + 0.25 * distance + 0.2 * apart + np.where(is_known, 0.0, _NEWCOMER)
     return rows[good], columns[good], cost[good]
 
 
+def _give_up_twins(known: _States, missed: np.ndarray) -> np.ndarray:
+    """(K,) bool: which of those that were missed were the other end of a car that is now seen as one. Of the two
+    numbers the car keeps the older one."""
+    one_car = known.size[:, 0] <= CAR_LENGTH
+    cars = np.flatnonzero((known.misses == 0) & (known.size[:, 1] >= VEHICLE_WIDTH) & one_car)
+    rows, columns = _within(known.take(cars), known.take(missed))
+    twins = np.zeros(len(known), dtype=bool)
+    for car, twin in zip(cars[rows], missed[columns], strict=True):
+        if twins[twin]:
+            continue
+        twins[twin] = True
+        if 0 < known.id[twin] and not 0 < known.id[car] < known.id[twin]:
+            for name in ("id", "first_ns", "hits"):
+                values = getattr(known, name)
+                values[car] = values[twin]
+    return twins
+
+
 def _is_part(newcomers: _States, known: _States) -> np.ndarray:
-    """(K,) bool: which are within the box of an object that is followed and moves alike: a fragment of it."""
-    followed = known.take(known.misses == 0)
-    rows, columns = _near(followed.centre, followed.size, newcomers.centre, newcomers.size, reach=0.0)
-    apart = np.linalg.norm(newcomers.velocity[columns] - followed.velocity[rows], axis=1)
-    alike = apart <= _SPEED_MARGIN + _SPEED_SHARE * followed.speed[rows]
-    within = _outside(newcomers.centre[columns] - followed.centre[rows], followed.take(rows), whole=True) == 0
+    """(K,) bool: which are a fragment of an object that is followed."""
+    _, columns = _within(known.take(known.misses == 0), newcomers)
     part = np.zeros(len(newcomers), dtype=bool)
-    part[columns[alike & within]] = True
+    part[columns] = True
     return part
+
+
+def _within(boxes: _States, others: _States) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both where the other's centre is in the box and both move alike."""
+    rows, columns = _near(boxes.centre, boxes.size, others.centre, others.size, reach=0.0)
+    apart = np.linalg.norm(others.velocity[columns] - boxes.velocity[rows], axis=1)
+    alike = apart <= _SPEED_MARGIN + _SPEED_SHARE * boxes.speed[rows]
+    rows, columns = rows[alike], columns[alike]
+    offset, boxes, others = others.centre[columns] - boxes.centre[rows], boxes.take(rows), others.take(columns)
+    inside = np.minimum(_outside(offset, boxes), _beyond_car(offset, boxes, others)) == 0
+    return rows[inside], columns[inside]
 
 
 def _near(
@@ -306,7 +332,7 @@ def _near(
     if len(centre) == 0 or len(other_centre) == 0:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     trees = cKDTree(centre[:, :2]), cKDTree(other_centre[:, :2])
-    around, other_around = (np.maximum(np.hypot(*each[:, :2].T), CAR_LENGTH) / 2 + reach for each in (size, other_size))
+    around, other_around = (np.maximum(np.hypot(*each[:, :2].T) / 2, CAR_LENGTH) + reach for each in (size, other_size))
     columns, rows = _pairs(trees[0].query_ball_point(other_centre[:, :2], other_around))
     more_rows, more_columns = _pairs(trees[1].query_ball_point(centre[:, :2], around))
     both = np.column_stack([np.append(rows, more_rows), np.append(columns, more_columns)])
@@ -319,16 +345,22 @@ def _pairs(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(np.arange(len(neighbours)), [len(listed) for listed in neighbours]), columns
 
 
-def _outside(offset: np.ndarray, boxes: _States, whole: bool = False) -> np.ndarray:
-    """Metres (K,) that a point at `offset` (K,3) from a box's centre lies outside of it, seen from above.
+def _outside(offset: np.ndarray, boxes: _States) -> np.ndarray:
+    """Metres (K,) that a point at `offset` (K,3) from a box's centre lies outside of it, seen from above."""
+    return _clear_of(offset, boxes, boxes.size[:, 0] / 2)
 
-    whole: of what is as wide as a vehicle, there may be as much as a car's length, however little is seen
-    """
-    size = boxes.size[:, :2].copy()
-    if whole:
-        wide = size.max(axis=1) >= VEHICLE_WIDTH
-        size[wide] = np.maximum(size[wide], [CAR_LENGTH, VEHICLE_WIDTH])
-    beyond = np.abs(_in_box(offset, boxes.yaw)) - size / 2
+
+def _beyond_car(offset: np.ndarray, boxes: _States, others: _States) -> np.ndarray:
+    """Metres (K,) by which another box's centre, at `offset` (K,3), is too far away for both to be parts of one car;
+    inf where neither is as wide as a vehicle."""
+    reach = CAR_LENGTH - (boxes.size[:, 0] + others.size[:, 0]) / 2
+    wide = np.maximum(boxes.size[:, 1], others.size[:, 1]) >= VEHICLE_WIDTH
+    return np.where(wide & (reach > 0), _clear_of(offset, boxes, reach), np.inf)
+
+
+def _clear_of(offset: np.ndarray, boxes: _States, reach: np.ndarray) -> np.ndarray:
+    """Metres (K,) that `offset` (K,3) leads out of a strip as wide as the box and `reach` (K,) long either way."""
+    beyond = np.abs(_in_box(offset, boxes.yaw)) - np.column_stack([reach, boxes.size[:, 1] / 2])
     return np.hypot(*np.maximum(beyond, 0.0).T)
 
 
