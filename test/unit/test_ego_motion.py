@@ -7,12 +7,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from zeroflow_core.bench.odometry_run import as_fired
-from zeroflow_core.ego_motion import KissOdometry, deskew, relative_pose_errors
+from zeroflow_core.datasets import av2
+from zeroflow_core.ego_motion import KissOdometry, deskew, deskews, relative_pose_errors
 from zeroflow_core.ego_motion.icp import new_icp
 from zeroflow_core.ego_motion.start import likely_shift
 from zeroflow_core.errors import ZeroFlowError
@@ -108,6 +110,35 @@ def test_the_motion_of_a_drive_is_found_to_centimetres(way: str):
     assert np.linalg.norm(step(poses(seen), 0)) > 0.8
     assert metres.mean() < 0.04 and metres.max() < 0.08
     assert degrees.mean() < 0.15
+
+
+@pytest.mark.parametrize("sweeps", [22, 78])
+def test_on_real_drives_the_motion_is_that_of_the_poses_they_came_with(test_data: Path, sweeps: int):
+    """Agreement, not truth: those poses are KISS-ICP's as well."""
+    log = av2.Log(next(path for path in av2.find_logs(test_data / "kitti") if len(av2.Log(path)) == sweeps))
+    odometry, estimated, given = KissOdometry(), [], []
+    for sweep in log.sweeps():
+        estimated.append(odometry.register(sweep))
+        given.append(sweep.world_SE3_ego)
+    metres, degrees = relative_pose_errors(estimated, given)
+    way = np.linalg.norm(np.diff([pose.translation for pose in given], axis=0), axis=1)
+    print(
+        f"{way.sum():.1f} m in {len(way)} steps; a step differs by {100 * metres.mean():.1f} cm (the first five "
+        f"{100 * metres[:5].mean():.1f}, at most {100 * metres[5:].max():.1f} from then on) and by "
+        f"{degrees.mean():.3f} degrees (at most {degrees.max():.3f})"
+    )
+    assert odometry.num_sweeps == sweeps
+    # The given ones begin with a vehicle that stands, and catch up with it later.
+    assert metres[5:].mean() < 0.04 and metres[5:].max() < 0.1
+    assert degrees.mean() < 0.1 and degrees.max() < 0.4
+
+
+@pytest.mark.parametrize("choice, source, expected", [
+    ("auto", "kiss_icp", True), ("auto", "odom", False), ("auto", "odometry", False), ("auto", "tf", False),
+    ("auto", "none", False), ("always", "odom", True), ("never", "kiss_icp", False),
+])  # fmt: skip
+def test_clouds_are_deskewed_where_no_driver_can_have_done_it(choice: str, source: str, expected: bool):
+    assert deskews(choice, source) is expected
 
 
 def test_the_world_is_the_frame_of_the_first_sweep():
