@@ -1,5 +1,5 @@
 """Whatever lists the flow node's parameters, written from the table in settings.py: config/flow.yaml, its JSON schema
-and the README's table.
+and config/README.md.
 
     python -m zeroflow_ros.parameter_files            # write them
     python -m zeroflow_ros.parameter_files --check    # exit with 1 where one is not what it would write
@@ -16,11 +16,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zeroflow_core.errors import ZeroFlowError
 from zeroflow_ros.settings import Entry, table
 
 _WIDTH = 120
-_README_BEGIN, _README_END = "<!-- parameters: begin -->", "<!-- parameters: end -->"
 _YAML_HEAD = """\
 # yaml-language-server: $schema=flow.schema.json
 # Parameters of the flow node, each with its default. Give a changed copy to the launch file:
@@ -40,16 +38,11 @@ _NODE_SCHEMA = "#/definitions/flow_node"
 
 
 def generated(repository: Path) -> dict[Path, str]:
-    """What the files in `repository` should hold, by path.
-
-    Raises:
-        ZeroFlowError: the README has not the two comments between which its table stands.
-    """
-    readme = repository / "README.md"
+    """What the files in `repository` should hold, by path."""
     return {
         repository / "config" / "flow.yaml": yaml_text(),
         repository / "config" / "flow.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
-        readme: _with_table(readme.read_text(encoding="utf-8")),
+        repository / "config" / "README.md": readme_text(),
     }
 
 
@@ -92,9 +85,18 @@ def schema() -> dict[str, Any]:
     }
 
 
-def readme_table() -> str:
-    """A table in Markdown, with a line for each group, and what its third column means."""
+def readme_text() -> str:
+    """config/README.md: what lies in the folder, and a table of the parameters with a line for each group."""
     lines = [
+        "# Configuration",
+        "",
+        "- `flow.yaml`: the flow node's parameters, each with its default, to copy and change; `flow.schema.json` is its",
+        "  JSON schema, with which editors check and explain it",
+        "- `fastdds.xml`: the Fast DDS profile that lets big clouds through",
+        "- `flow.rviz`: what RViz shows with `rviz:=true`",
+        "",
+        "## Parameters of the flow node",
+        "",
         "`live` parameters may be changed at any time, for the next cloud; `configure` ones are read when the node is",
         "configured (to change them later, deactivate the node and clean it up first), `fixed` ones when it starts.",
         "",
@@ -107,15 +109,7 @@ def readme_table() -> str:
             notes = f" ({_values(entry)})" if _values(entry) else ""
             default = f"`{_yaml_value(entry.default)}`"
             lines.append(f"| `{entry.name}` | {default} | {entry.when} | {entry.description}{notes} |")
-    return "\n".join(lines)
-
-
-def _with_table(readme: str) -> str:
-    before, begin, rest = readme.partition(_README_BEGIN)
-    _, end, after = rest.partition(_README_END)
-    if not end:
-        raise ZeroFlowError(f"README.md has no lines '{_README_BEGIN}' and '{_README_END}' for the table of parameters")
-    return f"{before}{begin}\n{readme_table()}\n{end}{after}"
+    return "\n".join(lines) + "\n"
 
 
 def _property(entry: Entry) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import yaml
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_ros import parameter_files
-from zeroflow_ros.parameter_files import generated, main, readme_table, schema
+from zeroflow_ros.parameter_files import generated, main, readme_text, schema
 from zeroflow_ros.settings import Settings, checked, table
 
 PLAIN_DEFAULTS = json.loads(json.dumps(asdict(Settings())))  # lists for tuples
@@ -50,7 +50,7 @@ def test_schema_table_and_readme_name_the_same_parameters():
     names = [entry.name for entry in table()]
     node = schema()["definitions"]["flow_node"]
     assert [name for name in node["properties"] if name not in ("use_sim_time", "qos_overrides")] == names
-    assert re.findall(r"^\| `(\w+)` \|", readme_table(), re.MULTILINE) == names
+    assert re.findall(r"^\| `(\w+)` \|", readme_text(), re.MULTILINE) == names
     for entry in table():
         about = node["properties"][entry.name]
         assert about["default"] == PLAIN_DEFAULTS[entry.name]
@@ -100,7 +100,7 @@ def test_the_schema_refuses_what_the_node_refuses(validator, values: dict):
 
 
 def test_a_file_that_has_been_edited_by_hand_is_found_and_written_anew(repository: Path, tmp_path: Path, monkeypatch):
-    for name in ("config/flow.yaml", "config/flow.schema.json", "README.md", "package.xml"):
+    for name in ("config/flow.yaml", "config/flow.schema.json", "config/README.md", "package.xml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(repository / name, tmp_path / name)
     monkeypatch.setattr(parameter_files, "__file__", str(tmp_path / "zeroflow_ros" / "parameter_files.py"))
@@ -109,12 +109,6 @@ def test_a_file_that_has_been_edited_by_hand_is_found_and_written_anew(repositor
     assert main(["--check"]) == 1 and "0.7" in edited.read_text()
     assert main([]) == 0 and "0.7" not in edited.read_text()
     assert main(["--check"]) == 0
-
-
-def test_a_readme_without_place_for_the_table_is_refused(tmp_path: Path):
-    (tmp_path / "README.md").write_text("# Nothing\n")
-    with pytest.raises(ZeroFlowError, match="README.md has no lines"):
-        generated(tmp_path)
 
 
 def test_the_files_are_written_without_ros():
