@@ -147,6 +147,15 @@ def test_a_cloud_waits_for_odometry_that_is_under_way():
     late.join()
 
 
+def test_a_recording_that_starts_over_is_waited_for():
+    ego, _ = _ego(mode="odom", timeout=10.0)
+    ego.add_odometry(odometry(100 * SECOND, 9.0))
+    late = threading.Timer(0.1, ego.add_odometry, [odometry(SECOND, 5.0)])
+    late.start()
+    assert ego.locate(SECOND, "base_link").world_SE3_vehicle.translation == pytest.approx([5, 0, 0])
+    late.join()
+
+
 def test_a_cloud_waits_no_longer_than_the_timeout():
     ego, _ = _ego(timeout=0.05)
     ego.add_odometry(odometry(0, 0.0))
@@ -261,8 +270,9 @@ def test_transforms_in_a_circle_and_strange_stamps_give_no_pose_and_end():
     names = ["odom", "a", "base_link", "b"]
     for parent, child in zip(names, [*names[1:], names[0]], strict=True):
         ego.add_transforms([transform(parent, child, (1, 0, 0), stamp_ns=SECOND)], static=False)
-    with pytest.raises(NoPose):
-        ego.locate(SECOND, "unknown")
+    for frame in ("unknown", "base_link", "b"):
+        with pytest.raises(NoPose):
+            ego.locate(SECOND, frame)
     negative = transform("odom", "base_link", (1, 0, 0))
     negative.header.stamp.sec = -5
     ego.add_transforms([negative], static=False)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from ros_messages import SECOND, Log, cloud, ego_motion, transform
+from ros_messages import SECOND, Log, cloud, ego_motion, odometry, transform
 
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
@@ -148,6 +148,43 @@ def test_a_cloud_that_is_too_poor_to_register_is_bridged():
     pipeline.feed(_cloud(6))
     shown = student.shown[-1]
     assert np.linalg.norm(shown[1] - shown[0], axis=1).mean() < 0.02
+
+
+def _odometry(k: int):
+    message = odometry(SECOND + k * STEP)
+    pose, there = message.pose.pose, _pose(0.1 * k)
+    pose.position.x, pose.position.y, pose.position.z = map(float, there.translation)
+    pose.orientation.w, pose.orientation.x, pose.orientation.y, pose.orientation.z = map(float, there.quaternion)
+    return message
+
+
+def test_odometry_that_ends_gives_way_to_the_clouds_and_takes_over_when_it_is_back():
+    health, switches = Health(Log()), []
+    ego = ego_motion("auto", on_switch=switches.append)
+    pipeline = Pipeline(Partner(), no_ground, Settings, ego, health)
+    said, speeds = {}, {}
+    for k in range(50):
+        if k < 10 or k >= 35:
+            ego.add_odometry(_odometry(k))
+        try:
+            result = pipeline.feed(_cloud(k))
+        except Dropped as dropped:
+            said[k] = dropped.problem
+        else:
+            said[k] = health.facts["ego_motion"]
+            if result is not None:
+                speeds[k] = np.linalg.norm(result.velocity, axis=1).mean()
+    assert [said[k] for k in range(10)] == ["odom"] * 10
+    first = next(k for k in range(10, 35) if said[k] == "kiss_icp")
+    # A little may be extrapolated, and for a second it may still come; then there is a gap in what is known.
+    assert 20 <= first <= 22 and {said[k] for k in range(12, first)} == {Problem.NO_EGO_MOTION, Problem.GAP}
+    assert [said[k] for k in range(first + 2, 35)] == ["kiss_icp"] * (33 - first)
+    assert [said[k] for k in range(35, 50)] == ["odom"] * 15
+    assert len(switches) == 2
+    # Poses of two sources are never paired, so that what stands still does so all the time.
+    assert 0 not in speeds and 35 not in speeds
+    assert set(range(36, 50)) <= set(speeds) and max(speeds[k] for k in range(36, 50)) < 0.01
+    assert max(speeds.values()) < 0.4
 
 
 # --- clouds that are not compensated -----------------------------------------------------------------------
