@@ -16,8 +16,10 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from zeroflow_core.drawing.colour_wheel import colours
+from zeroflow_core.geometry import SE3
 from zeroflow_core.tracking import Track
 
+_SAME_FRAME = SE3.identity()
 _BOX, _ARROW, _TEXT, _FLOW = "box", "velocity", "speed", "flow"  # namespaces, which RViz shows and hides
 _FULL_COLOUR = 10.0  # m/s
 _LIFETIME = Duration(sec=1)  # what vanishes is deleted; this is for a node that is gone
@@ -34,11 +36,18 @@ class MarkerWriter:
         self._shown: set[int] = set()
         self._is_new = True
 
-    def message(self, header: Header, tracks: Sequence[Track], lines: Marker | None = None) -> MarkerArray:
-        """Markers in the frame and at the stamp of `header`, which `tracks` are in; after the first message of a
-        writer, which deletes whatever another one has left, each tells only what changes.
+    def message(
+        self,
+        header: Header,
+        tracks: Sequence[Track],
+        lines: Marker | None = None,
+        header_SE3_tracks: SE3 = _SAME_FRAME,
+    ) -> MarkerArray:
+        """Markers in the frame and at the stamp of `header`. The first message of a writer deletes whatever another one
+        has left.
 
-        lines: of flow_lines
+        lines:             of flow_lines
+        header_SE3_tracks: from the frame that `tracks` are in, where boxes stand upright, into that of `header`
         """
         gone = sorted(self._shown - {track.id for track in tracks})
         markers = [Marker(header=header, action=Marker.DELETEALL)] if self._is_new else []
@@ -48,7 +57,7 @@ class MarkerWriter:
                 for namespace in (_BOX, _ARROW, _TEXT)
             ]
         for track in tracks:
-            markers += [_box(header, track), _arrow(header, track), _text(header, track)]
+            markers += [draw(header, track, header_SE3_tracks) for draw in (_box, _arrow, _text)]
         if lines is not None:
             markers.append(lines)
         self._shown, self._is_new = {track.id for track in tracks}, False
@@ -91,30 +100,32 @@ def _line_colour(heading: float, strength: float) -> ColorRGBA:
     return _colour(np.array([speed * math.cos(angle), speed * math.sin(angle)]), 0.9)
 
 
-def _box(header: Header, track: Track) -> Marker:
+def _box(header: Header, track: Track, header_SE3_tracks: SE3) -> Marker:
     moving = track.object
     marker = _marker(header, _BOX, track.id, Marker.CUBE, _colour(moving.velocity, _opacity(track, 0.35)))
-    marker.pose.position = _point(*moving.centre)
-    marker.pose.orientation.w = math.cos(moving.yaw / 2)
-    marker.pose.orientation.z = math.sin(moving.yaw / 2)
+    pose = header_SE3_tracks @ SE3.from_yaw(moving.yaw, moving.centre)
+    marker.pose.position = _point(*pose.translation)
+    turn = marker.pose.orientation
+    turn.w, turn.x, turn.y, turn.z = pose.quaternion.tolist()
     # RViz refuses boxes without extent, and one scan line has none in z.
     marker.scale.x, marker.scale.y, marker.scale.z = (max(float(extent), 0.05) for extent in moving.size)
     return marker
 
 
-def _arrow(header: Header, track: Track) -> Marker:
+def _arrow(header: Header, track: Track, header_SE3_tracks: SE3) -> Marker:
     moving = track.object
     marker = _marker(header, _ARROW, track.id, Marker.ARROW, _colour(moving.velocity, _opacity(track, 1.0)))
-    marker.points = [_point(*moving.centre), _point(*(moving.centre + moving.velocity))]
+    ends = header_SE3_tracks.transform(np.stack([moving.centre, moving.centre + moving.velocity]))
+    marker.points = [_point(*end) for end in ends]
     marker.scale.x, marker.scale.y = 0.15, 0.4  # diameters of shaft and head
     return marker
 
 
-def _text(header: Header, track: Track) -> Marker:
+def _text(header: Header, track: Track, header_SE3_tracks: SE3) -> Marker:
     white = ColorRGBA(r=1.0, g=1.0, b=1.0, a=_opacity(track, 1.0))
     marker = _marker(header, _TEXT, track.id, Marker.TEXT_VIEW_FACING, white)
-    x, y, z = track.object.centre
-    marker.pose.position = _point(x, y, z + track.object.size[2] / 2 + 0.8)
+    above = track.object.centre + [0.0, 0.0, track.object.size[2] / 2 + 0.8]
+    marker.pose.position = _point(*header_SE3_tracks.transform(above[None])[0])
     marker.scale.z = 0.9
     marker.text = f"#{track.id} {track.object.speed:.1f} m/s"
     return marker

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import array
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from zeroflow_core.datasets.point_cloud2 import fields_of
+from zeroflow_core.geometry import SE3
 from zeroflow_core.tracking import Track
 
 _FLOATS = ("x", "y", "z", "length", "width", "height", "yaw", "vx", "vy", "vz", "speed", "age")
@@ -28,22 +29,33 @@ _LAYOUT = np.dtype(
 )
 
 
-def objects_cloud(header: Header, tracks: Sequence[Track]) -> PointCloud2:
-    """One row per track, in the frame and at the stamp of `header`, which `tracks` are in.
+_SAME_FRAME = SE3.identity()
 
-    Fields: x y z (centre of the box, metres), length width height (metres: along yaw, across it, along z), yaw
-    (radians about z, from x to y: the way it moves), vx vy vz speed (m/s over ground), age (seconds since it was seen
-    first), all float32; id, num_points (uint32; 0 points where predicted), predicted (uint8: 1 where it was not seen
-    in this cloud and is where it would be by now).
+
+def objects_cloud(header: Header, tracks: Sequence[Track], header_SE3_tracks: SE3 = _SAME_FRAME) -> PointCloud2:
+    """One row per track, in the frame and at the stamp of `header`.
+
+    header_SE3_tracks: from the frame that `tracks` are in, where boxes stand upright, into that of `header`
+
+    Fields: x y z (centre of the box, metres), length width height (metres: along yaw, across it, upwards), yaw (radians
+    about z, from x to y: which way it faces), vx vy vz speed (m/s over ground), age (seconds since it was seen first),
+    all float32; id, num_points (uint32; 0 points where predicted), predicted (uint8: 1 where it was not seen in this
+    cloud and is where it would be by now).
     """
+    objects = [track.object for track in tracks]
     rows = np.zeros(len(tracks), dtype=_LAYOUT)
-    for row, track in zip(rows, tracks, strict=True):
-        moving = track.object
-        row["x"], row["y"], row["z"] = moving.centre
-        row["length"], row["width"], row["height"] = moving.size
-        row["vx"], row["vy"], row["vz"] = moving.velocity
-        row["yaw"], row["speed"], row["age"] = moving.yaw, moving.speed, track.age_s
-        row["id"], row["num_points"], row["predicted"] = track.id, moving.num_points, track.is_predicted
+    centre = header_SE3_tracks.transform(_vectors(moving.centre for moving in objects))
+    velocity = header_SE3_tracks.rotate(_vectors(moving.velocity for moving in objects))
+    facing = header_SE3_tracks.rotate(_vectors([np.cos(moving.yaw), np.sin(moving.yaw), 0.0] for moving in objects))
+    rows["x"], rows["y"], rows["z"] = centre.T
+    rows["vx"], rows["vy"], rows["vz"] = velocity.T
+    rows["length"], rows["width"], rows["height"] = _vectors(moving.size for moving in objects).T
+    rows["yaw"] = np.arctan2(facing[:, 1], facing[:, 0])
+    rows["speed"] = [moving.speed for moving in objects]
+    rows["age"] = [track.age_s for track in tracks]
+    rows["id"] = [track.id for track in tracks]
+    rows["num_points"] = [moving.num_points for moving in objects]
+    rows["predicted"] = [track.is_predicted for track in tracks]
     message = PointCloud2(
         header=header,
         height=1,
@@ -56,3 +68,7 @@ def objects_cloud(header: Header, tracks: Sequence[Track]) -> PointCloud2:
     )
     message.data = array.array("B", rows.tobytes())
     return message
+
+
+def _vectors(rows: Iterable) -> np.ndarray:
+    return np.array(list(rows), dtype=np.float64).reshape(-1, 3)

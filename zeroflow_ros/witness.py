@@ -11,7 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -19,8 +19,7 @@ from zeroflow_core.evaluation.errors import DYNAMIC_SPEED, FlowErrors
 from zeroflow_core.objects import MovingObject
 from zeroflow_core.pairs import Status
 from zeroflow_ros.clouds import nanoseconds
-
-_FORMATS = {PointField.FLOAT32: "<f4", PointField.UINT8: "u1"}  # all that a flow message holds
+from zeroflow_ros.fallback import read_points
 
 Truth = Callable[[int], "np.ndarray | None"]  # stamp in ns → velocity over ground (N,3) in m/s, if known
 
@@ -112,7 +111,7 @@ class Witness(Node):
                 self.facts = {entry.key: entry.value for entry in status.values}
 
     def _look_at_flow(self, message: PointCloud2) -> None:
-        columns = flow_columns(message)
+        columns = read_points(message)
         points = np.stack([columns[name] for name in ("x", "y", "z")], axis=1)
         velocity = np.stack([columns[name] for name in ("vx", "vy", "vz")], axis=1)
         stamp_ns = nanoseconds(message.header.stamp)
@@ -141,21 +140,11 @@ class Witness(Node):
             self.best = shot
 
 
-def flow_columns(message: PointCloud2) -> np.ndarray:
-    """The rows of a flow message as a structured array (N,), a view."""
-    layout = {
-        "names": [field.name for field in message.fields],
-        "formats": [_FORMATS[field.datatype] for field in message.fields],
-        "offsets": [field.offset for field in message.fields],
-        "itemsize": message.point_step,
-    }
-    return np.frombuffer(message.data, dtype=np.dtype(layout))
-
-
 def objects_of(message: MarkerArray) -> list[MovingObject]:
     """The objects that boxes and arrows with the same id stand for; how many points they had is not told."""
-    boxes = {marker.id: marker for marker in message.markers if marker.type == Marker.CUBE}
-    arrows = {marker.id: marker for marker in message.markers if marker.type == Marker.ARROW}
+    added = [marker for marker in message.markers if marker.action == Marker.ADD]
+    boxes = {marker.id: marker for marker in added if marker.type == Marker.CUBE}
+    arrows = {marker.id: marker for marker in added if marker.type == Marker.ARROW}
     objects = []
     for number in sorted(boxes.keys() & arrows.keys()):
         box, (tail, tip) = boxes[number], arrows[number].points

@@ -11,17 +11,16 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
 from rich.console import Console
-from ros_messages import SECOND, cloud
+from ros_messages import SECOND
 from std_msgs.msg import Header
 
-from zeroflow_core.datasets.point_cloud2 import decode
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.objects import MovingObject
-from zeroflow_ros.clouds import flow_message
-from zeroflow_ros.markers import marker_array
+from zeroflow_core.tracking import Track
+from zeroflow_ros.markers import MarkerWriter
 from zeroflow_ros.summary import check, sum_up, table
-from zeroflow_ros.witness import flow_columns, objects_of
+from zeroflow_ros.witness import objects_of
 
 CAR = MovingObject(np.array([10.0, 2.0, 0.5]), np.array([4.5, 1.8, 1.5]), -2.5, np.array([-8.0, -6.0, 0.0]), 200)
 WALKER = MovingObject(np.array([5.0, 0.0, 0.0]), np.array([0.5, 0.5, 1.7]), 1.5, np.array([0.1, 1.4, 0.0]), 12)
@@ -43,26 +42,16 @@ def num_points() -> dict[int, int]:
     return {SECOND: 100, 2 * SECOND: 90, 3 * SECOND: 120}
 
 
-def test_the_columns_of_a_flow_message_are_what_was_put_in():
-    points = np.random.default_rng(0).normal(0, 10, (50, 3)).astype(np.float32)
-    velocity = np.random.default_rng(1).normal(0, 3, (50, 3)).astype(np.float32)
-    velocity[3] = np.nan
-    status = (np.arange(50) % 4).astype(np.uint8)
-    source = cloud(points, SECOND)
-    columns = flow_columns(flow_message(source, decode(source), velocity, status))
-    np.testing.assert_array_equal(np.stack([columns[name] for name in "xyz"], axis=1), points)
-    np.testing.assert_array_equal(np.stack([columns[f"v{name}"] for name in "xyz"], axis=1), velocity)
-    np.testing.assert_array_equal(columns["status"], status)
-
-
 def test_objects_come_back_from_their_markers():
-    found = objects_of(marker_array(Header(), [CAR, WALKER]))
+    tracks = [Track(number, moving, 1.0, 10, False) for number, moving in enumerate((CAR, WALKER), 1)]
+    writer = MarkerWriter()
+    found = objects_of(writer.message(Header(), tracks))
     for one, source in zip(found, [CAR, WALKER], strict=True):
         np.testing.assert_allclose(one.centre, source.centre)
         np.testing.assert_allclose(one.size, source.size)
         np.testing.assert_allclose(one.velocity, source.velocity)
         assert one.yaw == pytest.approx(source.yaw)
-    assert objects_of(marker_array(Header(), [])) == []
+    assert objects_of(writer.message(Header(), [])) == []  # though it has markers, which delete
 
 
 def test_a_complete_run_is_summed_up_on_one_screen(num_points):
