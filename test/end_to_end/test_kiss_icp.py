@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from zeroflow_ros.health import Problem
 
 NODE, REPLAY = "zeroflow_ros.flow_node", "zeroflow_ros.replay_node"
 SWEEPS = 78
+RAISED = np.float32([0.0, 0.0, 1.4])  # metres, by which the log's points are higher than the scanner gave them
 
 
 @pytest.fixture
@@ -29,7 +31,8 @@ def peer():
 
 def test_a_real_drive_without_odometry_and_tf_becomes_flow(tmp_path: Path, peer, test_data):
     log = Log(next(path for path in find_logs(test_data / "kitti") if len(Log(path)) == SWEEPS))
-    write_bag(tmp_path / "clouds", log.sweeps(), {}, odom=False, tf=False)
+    as_scanned = (replace(sweep, points=sweep.points - RAISED) for sweep in log.sweeps())
+    write_bag(tmp_path / "clouds", as_scanned, {}, odom=False, tf=False)
     with Bag(tmp_path / "clouds") as bag:
         assert [topic for topic in bag.topics] == ["/lidar/points"]
     # The student that comes along is the only thing that is exchanged: it takes too long on a processor.
@@ -43,6 +46,7 @@ def test_a_real_drive_without_odometry_and_tf_becomes_flow(tmp_path: Path, peer,
         peer.wait(lambda: len(peer.flows) == SWEEPS - 1, f"{SWEEPS - 1} flows")
         counts = peer.counts()
         assert (counts["ego_motion"], counts["clouds_received"]) == ("kiss_icp", str(SWEEPS)), node.log
+        assert float(counts["z_offset"].split()[0]) == pytest.approx(RAISED[2], abs=0.1)
         assert [name for name in Problem if counts[name.value] != "0"] == [], node.log
         assert np.diff([flow.header.stamp.sec + 1e-9 * flow.header.stamp.nanosec for flow in peer.flows]).min() > 0
     finally:
