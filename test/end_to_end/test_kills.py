@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from processes import Peer, Process, nanoseconds, soak_minutes, tiny_checkpoint
 from zeroflow_core.datasets.bags import write_bag
 from zeroflow_core.geometry import SE3
 from zeroflow_core.simulation.to_and_fro import to_and_fro
+from zeroflow_ros.shared_memory import remove_leftovers
 
 NODE, PROBE = "zeroflow_ros.flow_node", "zeroflow_ros.probe"
 # Who is killed, and who is started again first.
@@ -41,18 +44,21 @@ def test_after_any_kill_flows_come_again(tmp_path, drive):
     chance = random.Random(SEED)
     running = {name: Process(tmp_path, *command) for name, command in commands.items()}
     peer = Peer(cloud_topic="unused", odom_topic="unused_odom")
-    waits = []
+    waits: list[float] = []
+    left: set[Path] = set()
     try:
         _flows_come(peer, running)
         for victims in ROUNDS:
             time.sleep(chance.uniform(0.0, 1.0))
             for name in chance.sample(victims, len(victims)):
+                left |= _segments(running[name])
                 running[name].kill()
                 assert running[name].wait() == -signal.SIGKILL
             for name in victims:
                 time.sleep(chance.uniform(0.0, 0.5))
                 running[name] = Process(tmp_path, *commands[name])
             waits.append(round(_flows_come(peer, running), 2))
+            _remove_leftovers(left, running)
         print("seconds from the last start to two flows:", list(zip(ROUNDS, waits, strict=True)))
         # Those who were not killed have noticed nothing that would end them badly.
         for name in ("publisher", "node"):
@@ -76,3 +82,26 @@ def _flows_come(peer: Peer, running: dict[str, Process]) -> float:
 
     peer.wait(come, "\n".join(["flows to come again", *(process.log for process in running.values())]))
     return time.monotonic() - began
+
+
+def _segments(process: Process) -> set[Path]:
+    """What it has of its own in /dev/shm: that whose lock files it holds."""
+    # 1: FLOCK  ADVISORY  READ <process> <device>:<inode> 0 EOF
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "FLOCK" in line]
+    held = {int(words[-3].rpartition(":")[2]) for words in locks if words[-4] == str(process.pid)}
+    with os.scandir("/dev/shm") as files:
+        return {
+            Path(file.path.removesuffix("_el"))
+            for file in files
+            if file.inode() in held and file.name.endswith("_el") and "port" not in file.name
+        }
+
+
+def _remove_leftovers(left: set[Path], running: dict[str, Process]) -> None:
+    """Whoever was killed has left some; they go, and those of the living stay."""
+    living = set().union(*map(_segments, running.values()))
+    assert left and living and not left & living
+    remove_leftovers(young_s=1.0)
+    assert not [path for path in left if path.exists()]
+    assert all(path.exists() for path in living)
+    left.clear()
