@@ -123,6 +123,26 @@ def test_noise_is_no_object():
     assert len(moving_objects(speck, its_velocity, min_extent=0.2)) == 1
 
 
+def test_what_is_beyond_reason_takes_no_part(recwarn):
+    points, velocity = box((4.4, 1.8, 1.4), (5.0, 5.0, 0.8), 0.0, 5.0)
+    wild = points.copy(), velocity.copy()
+    wild[0][0::4] = 1e30
+    wild[0][1::4, 2] = -np.inf
+    wild[1][2::4] = 1e30
+    wild[1][3::4, 0] = np.inf
+    found = moving_objects(*together((points, velocity), wild))
+    assert [f.num_points for f in found] == [len(points)]
+    assert [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning] == []
+
+
+def test_when_everything_moves_a_part_of_it_is_enough():
+    rng = np.random.default_rng(7)
+    points = rng.uniform((-60, -60, 0), (60, 60, 1), (200_000, 3))
+    found = moving_objects(points, np.broadcast_to([3.0, 0.0, 0.0], points.shape))
+    assert sum(f.num_points for f in found) <= 50_000
+    assert found[0].size[0] > 100
+
+
 def test_nothing_in_nothing_out():
     assert moving_objects(np.empty((0, 3)), np.empty((0, 3))) == []
     assert moving_objects(np.full((50, 3), np.nan), np.full((50, 3), np.nan)) == []
