@@ -105,6 +105,18 @@ def test_by_stamps_each_missing_step_is_a_cloud(wire):
     assert wire.hear([None] * len(numbers), stamps) == 1000 - len(numbers)
 
 
+def test_clocks_set_back_now_and_then_are_no_second_publisher(wire):
+    numbers = [number for number in range(600) if number % 100]
+    stamps = [stamp - number // 100 * SECOND for number, stamp in zip(numbers, _stamps(numbers), strict=True)]
+    wire.hear(numbers, stamps)  # each time a cloud is lost, too
+    assert wire.said == []
+
+
+def test_by_stamps_a_cloud_that_is_late_is_no_loss(wire):
+    stamps = [stamp + (55 * MS if number % 5 == 0 else 0) for number, stamp in enumerate(_stamps(range(100)))]
+    assert wire.hear([None] * 100, stamps) == 0
+
+
 def test_by_stamps_a_pause_is_no_loss(wire):
     assert wire.hear([None] * 20, _stamps(range(20))) == 0
     assert wire.hear([None] * 20, _stamps(range(600, 620))) == 0
