@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.geometry import SE3
+from zeroflow_core.geometry import SE3, finite_rows
 from zeroflow_core.pairs import Flow, FramePair, as_flow, estimate_flow
 
 STREAMING = ("none", "anchored")  # not "off", which YAML reads as a boolean
@@ -111,7 +111,7 @@ class AnchoredStudent:
 
 def _seen(points: np.ndarray, is_ground: np.ndarray) -> np.ndarray:
     """(N,) bool: what the student is shown. Points that are not finite it would leave out itself."""
-    return np.isfinite(points).all(axis=1) & ~is_ground
+    return finite_rows(points) & ~is_ground
 
 
 def _are_same(points: np.ndarray, others: np.ndarray) -> bool:
