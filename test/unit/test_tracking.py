@@ -83,6 +83,24 @@ def test_people_who_cross_keep_their_numbers():
     assert [round(float(track.object.velocity[0]), 1) for track in told[-1]] == [1.4, 0.0]
 
 
+def test_people_who_walk_side_by_side_keep_their_numbers():
+    size = (0.6, 0.6, 1.7)
+    told = follow(
+        [[moving(0.14 * k, y, 1.4, size=size) for y in ((0.0, 0.7) if k % 3 else (0.7, 0.0))] for k in range(20)]
+    )
+    assert all(ids(tracks) == [1, 2] for tracks in told[2:])
+    first = told[2][0].object.centre[1]
+    assert all(tracks[0].object.centre[1] == pytest.approx(first) for tracks in told[2:])
+
+
+def test_what_comes_the_other_way_where_another_one_was_is_somebody_else():
+    there = [[moving(0.8 * k, 0, 8.0)] for k in range(6)]
+    back = [[moving(4.8 - 0.8 * k, 0, -8.0)] for k in range(6)]
+    told = follow(there + back)
+    assert ids(told[5]) == [1]
+    assert [track.id for track in told[-1] if not track.is_predicted] == [2]
+
+
 def test_a_car_that_is_hidden_for_a_moment_is_predicted_and_goes_on_with_its_number():
     hidden = range(10, 13)
     told = follow([[] if k in hidden else [moving(0.8 * k, 5, 8.0)] for k in range(20)])
@@ -119,6 +137,12 @@ def test_in_stop_and_go_a_car_has_its_number_again_without_being_shown_while_it_
     assert all(not tracks for _, tracks in told[40:80])
     assert [track.is_predicted for track in told[-1][1]] == [False]
     assert told[-1][1][0].hits == updates
+
+
+def test_the_place_of_what_was_seen_but_briefly_is_not_remembered():
+    brief = [[moving(0.05 * k, 3, 0.6, yaw=0.0)] for k in range(5)]
+    told = follow(brief + [[]] * 20 + brief)
+    assert ids(told[4]) == [1] and ids(told[-1]) == [2]
 
 
 def test_a_vehicle_that_turns_on_the_spot_changes_nothing():
@@ -238,6 +262,9 @@ def test_two_ends_of_a_car_that_turn_out_to_be_one_keep_the_older_number():
     told = follow([[rear[k], front[k]] for k in range(4)] + [[moving(2.6, 0, 5.0, size=(4.6, 1.8, 1.5))]])
     assert [ids(tracks) for tracks in told[-2:]] == [[1, 2], [1]]
     assert told[-1][0].hits == 5
+    for first, second, middle in ((rear, front, 3.6), (front, rear, 1.6)):  # now it is nearer to the younger one
+        told = follow([[first[k], second[k]] for k in range(4)] + [[moving(middle, 0, 5.0, size=(3.0, 1.8, 1.5))]])
+        assert [ids(tracks) for tracks in told[-2:]] == [[1, 2], [1]]
 
 
 def test_a_number_in_a_simulated_log_is_one_object_and_noise_has_none():
