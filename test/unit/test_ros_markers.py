@@ -99,9 +99,7 @@ def test_a_box_without_height_can_still_be_drawn():
 def test_in_the_frame_of_a_tilted_scanner_boxes_still_stand_upright():
     _, box, arrow, text = MarkerWriter().message(HEADER, [CAR], header_SE3_tracks=TILTED).markers
     place, turn = box.pose.position, box.pose.orientation
-    pose = SE3.from_quaternion(
-        np.array([turn.w, turn.x, turn.y, turn.z]), np.array([place.x, place.y, place.z])
-    )
+    pose = SE3.from_quaternion(np.array([turn.w, turn.x, turn.y, turn.z]), np.array([place.x, place.y, place.z]))
     back = TILTED.inverse() @ pose
     np.testing.assert_allclose(back.matrix, SE3.from_yaw(0.5, CAR.object.centre).matrix, atol=1e-6)
     tail, tip = (TILTED.inverse().transform(np.array([[end.x, end.y, end.z]]))[0] for end in arrow.points)
