@@ -108,8 +108,9 @@ class Probe(Node):
 
     def finish(self) -> None:
         """Hear what is still to come: answers to the last clouds, and the node's own account of them."""
-        while self.account.unanswered and time.monotonic() - self.account.last_answer < _QUIET_S:
-            self._wait(lambda: not self.account.unanswered, 0.1)
+        while time.monotonic() - self.account.last_answer < _QUIET_S:
+            if self._wait(lambda: not self.account.unanswered, 0.1) or self._stop.requested:
+                break
         self._hear_diagnosis()
 
     def _hear(self, kind: type, topic: str, callback: Callable[[bytes], None]) -> None:
