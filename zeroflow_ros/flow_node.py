@@ -280,7 +280,7 @@ class FlowNode(LifecycleNode):
 
 
 class _ClusteringLoader:
-    """Imports open3d, which takes seconds and may be missing, beside the node's start."""
+    """Imports what objects are found with beside the node's start: open3d takes seconds, and may be missing."""
 
     def __init__(self, health: Health) -> None:
         self.ready = False
@@ -288,6 +288,10 @@ class _ClusteringLoader:
         threading.Thread(target=self._load, name="open3d", daemon=True).start()
 
     def _load(self) -> None:
+        import scipy.optimize  # noqa: F401
+        import scipy.sparse.csgraph
+        import scipy.spatial  # noqa: F401
+
         try:
             import open3d  # noqa: F401
         except (ImportError, OSError) as error:

@@ -37,10 +37,6 @@ class Frame:
     skewed: bool = False
 
     @property
-    def world_SE3_cloud(self) -> SE3:
-        return self.sweep.world_SE3_ego @ self.vehicle_SE3_cloud
-
-    @property
     def name(self) -> str:
         return named(self.message)
 

@@ -70,13 +70,13 @@ class Outlets:
         self._latency.publish(Float64(data=since_ns * 1e-6))
 
     def publish_objects(self, result: Velocities, tracks: list[Track], min_speed: float) -> None:
-        """What moves, as markers and as a cloud of objects, to whoever listens."""
-        header = result.message.header
+        """What moves, as markers and as a cloud of objects, to whoever listens; `tracks` are in the vehicle frame."""
+        header, cloud_SE3_vehicle = result.message.header, result.frame.vehicle_SE3_cloud.inverse()
         if self._markers.get_subscription_count() > 0:
             lines = flow_lines(header, result.cloud.points, result.velocity, min_speed)
-            self._markers.publish(self._writer.message(header, tracks, lines))
+            self._markers.publish(self._writer.message(header, tracks, lines, cloud_SE3_vehicle))
         if self._objects.get_subscription_count() > 0:
-            self._objects.publish(objects_cloud(header, tracks))
+            self._objects.publish(objects_cloud(header, tracks, cloud_SE3_vehicle))
 
     def publish_processed(self, header: Header) -> None:
         """Nothing more will come of the cloud with this header."""

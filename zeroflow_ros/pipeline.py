@@ -48,19 +48,26 @@ class Dropped(Exception):
 class Velocities:
     """What the node publishes about one cloud.
 
-    message, cloud:  the cloud it is about, N points
-    velocity:        (N,3) float32, m/s over ground, in the message's frame; 0 on ground, NaN without estimate
-    status:          (N,) uint8, a zeroflow_core.pairs.Status for each point
-    world_SE3_cloud: where the message's frame was in a fixed frame; None where nothing was seen
-    series:          number of the series that the cloud belongs to; the fixed frame is one only within a series
+    frame:               the cloud it is about, N points
+    velocity:            (N,3) float32, m/s over ground, in the message's frame; 0 on ground, NaN without estimate
+    velocity_in_vehicle: (N,3) float32, the same in the vehicle frame, which the frame's sweep is in
+    status:              (N,) uint8, a zeroflow_core.pairs.Status for each point
+    series:              number of the series that the cloud belongs to; poses are in one world only within a series
     """
 
-    message: PointCloud2
-    cloud: Cloud
+    frame: Frame
     velocity: np.ndarray
+    velocity_in_vehicle: np.ndarray
     status: np.ndarray
-    world_SE3_cloud: SE3 | None = None
-    series: int = 0
+    series: int
+
+    @property
+    def message(self) -> PointCloud2:
+        return self.frame.message
+
+    @property
+    def cloud(self) -> Cloud:
+        return self.frame.cloud
 
 
 class Pipeline:
@@ -155,12 +162,11 @@ class Pipeline:
             flow = self._estimate_flow(make_pair(target.sweep, other.sweep))
         except StudentFailed as error:
             raise Dropped(Problem.STUDENT_FAILED, f"{frame.name}: {error}") from error
-        velocity = target.vehicle_SE3_cloud.inverse().rotate(flow.velocity)
+        in_vehicle = flow.velocity
+        velocity = target.vehicle_SE3_cloud.inverse().rotate(in_vehicle)
         self._health.took("inference", self._student.seconds)
         self._health.took("pair", time.perf_counter() - start - self._student.seconds)
-        return Velocities(
-            target.message, target.cloud, velocity, flow.status, target.world_SE3_cloud, self._history.series
-        )
+        return Velocities(target, velocity, in_vehicle, flow.status, self._history.series)
 
     @property
     def _interval_ns(self) -> int:
@@ -197,7 +203,8 @@ class Pipeline:
 
     def _without_estimate(self, frame: Frame) -> Velocities:
         status = np.full(len(frame.cloud), Status.NOT_FINITE, dtype=np.uint8)
-        return Velocities(frame.message, frame.cloud, frame.sweep.points, status)
+        nowhere = frame.sweep.points
+        return Velocities(frame, nowhere, nowhere, status, self._history.series)
 
     def _place(self, message: PointCloud2, cloud: Cloud, decoding: float) -> Frame:
         """The cloud in the vehicle frame, with the vehicle's pose; it took `decoding` seconds up to here."""

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from sensor_msgs.msg import PointCloud2
 
-from zeroflow_core.objects import MovingObject, moving_objects
+from zeroflow_core.objects import moving_objects
 from zeroflow_core.pairs import Status
 from zeroflow_core.tracking import KEPT_SPEED, Track, Tracker
-from zeroflow_ros.clouds import nanoseconds
 from zeroflow_ros.frames import Frame
 from zeroflow_ros.health import Health, Problem
 from zeroflow_ros.outlets import Outlets
@@ -118,31 +117,33 @@ class Road:
         settings, result = self._settings(), job.result
         try:
             with self._health.stage("objects"):
-                moved = result.status == Status.OK
-                objects = moving_objects(
-                    result.cloud.points[moved],
-                    result.velocity[moved],
-                    min_speed=KEPT_SPEED * settings.min_speed,
-                    min_points=settings.min_points,
-                    min_extent=settings.min_extent,
-                )
-                tracks = self._follow(objects, result, settings)
+                tracks = self._follow(result, settings)
             with self._health.stage("markers"):
                 self._outlets.publish_objects(result, tracks, settings.min_speed)
         except Exception as error:
             self._health.problem(Problem.OBJECTS_FAILED, f"no objects for a cloud: {_told(error)}")
         self._done(job)
 
-    def _follow(self, objects: list[MovingObject], result: Velocities, settings: Settings) -> list[Track]:
-        if result.world_SE3_cloud is None:
+    def _follow(self, result: Velocities, settings: Settings) -> list[Track]:
+        """The objects that move, in the vehicle frame, where boxes stand upright."""
+        sweep = result.frame.sweep
+        if sweep.world_SE3_ego is None:  # nothing seen
             return []
+        estimated = result.status == Status.OK
+        objects = moving_objects(
+            sweep.points[estimated],
+            result.velocity_in_vehicle[estimated],
+            min_speed=KEPT_SPEED * settings.min_speed,
+            min_points=settings.min_points,
+            min_extent=settings.min_extent,
+        )
         if result.series != self._series:
             self._tracker.reset()  # the fixed frame may be another one
             self._series = result.series
         return self._tracker.update(
             objects,
-            nanoseconds(result.message.header.stamp),
-            result.world_SE3_cloud,
+            sweep.stamp_ns,
+            sweep.world_SE3_ego,
             min_speed=settings.min_speed,
             confirmations=settings.object_confirmations,
             timeout=settings.object_timeout,

@@ -5,6 +5,8 @@ Vizzo et al., "KISS-ICP: In Defense of Point-to-Point ICP", RA-L 2023; package k
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
@@ -12,6 +14,8 @@ from zeroflow_core.errors import ZeroFlowError
 _VOXELS_IN_RANGE = 100  # KISS-ICP's own choice: voxels of 1 m for 100 m
 _GROUND_CELL = 4.0  # metres: the width of the columns whose lowest point tells where the ground is
 _LOW = 0.3  # metres above that which still count as ground
+_MOST_POINTS = 40_000  # twice what real sweeps leave; noise all around must not take minutes
+_MOST_ITERATIONS = 100  # what belongs together takes some twenty
 _SPARSE = 6  # voxels between points of the ground that are matched
 
 
@@ -35,6 +39,7 @@ def new_icp(max_range: float):
         def voxelize(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             voxel = self.config.mapping.voxel_size
             for_map = voxel_down_sample(frame, 0.5 * voxel)
+            for_map = for_map[:: max(1, math.ceil(len(for_map) / _MOST_POINTS))]
             low = near_ground(for_map)
             matched = (voxel_down_sample(for_map[~low], 1.5 * voxel), voxel_down_sample(for_map[low], _SPARSE * voxel))
             return np.concatenate(matched), for_map
@@ -42,7 +47,7 @@ def new_icp(max_range: float):
     # model_construct, as the usual constructor obeys environment variables that nobody expects here.
     config = KISSConfig.model_construct(
         data=DataConfig(max_range=max_range, min_range=0.0, deskew=False),
-        registration=RegistrationConfig(max_num_threads=1),
+        registration=RegistrationConfig(max_num_threads=1, max_num_iterations=_MOST_ITERATIONS),
         mapping=MappingConfig(voxel_size=max_range / _VOXELS_IN_RANGE),
         adaptive_threshold=AdaptiveThresholdConfig(),
     )

@@ -24,7 +24,8 @@ def deskew(sweep: Sweep, motion: SE3, interval_ns: int) -> Sweep:
     if sweep.time_offset_ns is None or not sweep.time_offset_ns.any():
         return sweep
     points = moved(sweep.points.astype(np.float64), sweep.time_offset_ns / interval_ns, motion)
-    return replace(sweep, points=points.astype(np.float32))
+    with np.errstate(over="ignore"):  # nonsense in, infinity out
+        return replace(sweep, points=points.astype(np.float32))
 
 
 def relative_pose_errors(estimated: Sequence[SE3], true: Sequence[SE3]) -> tuple[np.ndarray, np.ndarray]:
