@@ -15,6 +15,7 @@ from zeroflow_core.pairs import Sweep
 from zeroflow_ros.clouds import nanoseconds
 
 _MOST_FRAMES = 32
+_LONGEST_NAME = 60  # letters of a frame that are shown
 _YOUNGEST_PARTNER = 0.6  # of the interval that is asked for: a scanner of 20 Hz waits for its second cloud
 
 
@@ -90,5 +91,7 @@ class History:
 
 
 def named(message: PointCloud2) -> str:
-    """What to call a cloud in a sentence."""
-    return f"cloud at {nanoseconds(message.header.stamp) * 1e-9:.3f} s in '{message.header.frame_id}'"
+    """What to call a cloud in a sentence, which stays a line whatever its frame is called."""
+    frame = message.header.frame_id
+    shown = repr(frame if len(frame) <= _LONGEST_NAME else frame[:_LONGEST_NAME] + "…")
+    return f"cloud at {nanoseconds(message.header.stamp) * 1e-9:.3f} s in {shown}"

@@ -8,6 +8,7 @@ One thread may prepare clouds while another one estimates.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -153,6 +154,7 @@ class Pipeline:
         current = self._settings().flow_target == "current"
         if frame.sweep.world_SE3_ego is None:  # nothing seen
             return self._without_estimate(frame) if current else None
+        series = self._history.series  # now, as it may end while the student works
         partner = self._history.partner_of(frame, self._interval_ns)
         if partner is None:
             return None
@@ -166,7 +168,7 @@ class Pipeline:
         velocity = target.vehicle_SE3_cloud.inverse().rotate(in_vehicle)
         self._health.took("inference", self._student.seconds)
         self._health.took("pair", time.perf_counter() - start - self._student.seconds)
-        return Velocities(target, velocity, in_vehicle, flow.status, self._history.series)
+        return Velocities(target, velocity, in_vehicle, flow.status, series)
 
     @property
     def _interval_ns(self) -> int:
@@ -313,7 +315,7 @@ class Pipeline:
         if frame.source == "kiss_icp" and self._odometry.num_sweeps <= 1:
             text = f"{frame.name}: KISS-ICP knows no motion up to here and starts anew"
             return Dropped(Problem.NO_EGO_MOTION, text)
-        step = np.linalg.norm(frame.sweep.world_SE3_ego.translation - previous.sweep.world_SE3_ego.translation)
+        step = math.dist(frame.sweep.world_SE3_ego.translation, previous.sweep.world_SE3_ego.translation)
         if step > _FASTEST * seconds:
             return Dropped(Problem.EGO_MOTION_JUMP, f"{frame.name}: the vehicle moved {step:.1f} m in {seconds:.3f} s")
         return None

@@ -240,7 +240,9 @@ def test_a_cloud_that_is_only_prepared_costs_no_network_but_is_a_partner():
         (20, 0.05, 0.05),
     ],
 )
-def test_the_partner_is_the_cloud_nearest_to_the_interval_that_the_student_knows(rate: int, interval: float, age: float):
+def test_the_partner_is_the_cloud_nearest_to_the_interval_that_the_student_knows(
+    rate: int, interval: float, age: float
+):
     pipeline, _, _ = _pipeline(pair_interval=interval)
     answers = []
     for k in range(2 * rate):
@@ -348,3 +350,40 @@ def test_all_zeros_are_no_point_that_was_seen():
         np.testing.assert_allclose(shown, np.delete(gaps, np.arange(7, 12), axis=0) + [0, 0, 1.8], atol=1e-6)
     result = pipeline.feed(cloud(np.zeros((4, 3), np.float32), SECOND + 2 * STEP, "lidar"))
     assert (result.status == Status.NOT_FINITE).all() and health.counts()["no_points"] == 1
+
+
+def test_a_series_that_ends_while_the_student_works_keeps_its_number():
+    pipeline, student, _ = _pipeline()
+    pipeline.feed(cloud(POINTS, SECOND))
+    series = pipeline.feed(cloud(POINTS, SECOND + STEP)).series
+    frame = pipeline.prepare(cloud(POINTS, SECOND + 2 * STEP))
+
+    def while_the_next_cloud_comes(pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
+        with pytest.raises(Dropped, match="another frame"):
+            pipeline.prepare(cloud(POINTS, SECOND + 3 * STEP, "elsewhere"))
+        return 0 * pc0
+
+    student.flow = while_the_next_cloud_comes
+    assert pipeline.estimate(frame).series == series
+    student.flow = lambda pc0, pc1: 0 * pc0
+    assert pipeline.feed(cloud(POINTS, SECOND + 4 * STEP, "elsewhere")).series == series + 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_vehicle_that_jumps_out_of_the_universe_is_dropped():
+    far = SE3(np.eye(3), np.array([1e300, 0.0, 0.0]))
+    pipeline, _, _ = _pipeline(Route(lambda stamp_ns: far if stamp_ns == SECOND + STEP else SE3.identity()))
+    pipeline.feed(cloud(POINTS, SECOND))
+    for k in (1, 2):
+        with pytest.raises(Dropped, match="the vehicle moved 1000"):
+            pipeline.feed(cloud(POINTS, SECOND + k * STEP))
+    assert pipeline.feed(cloud(POINTS, SECOND + 3 * STEP)) is not None
+
+
+def test_what_a_frame_is_called_makes_no_line_longer_than_a_line():
+    pipeline, _, health = _pipeline()
+    for k, frame in enumerate(["lidar" * 20_000, "a\n[ERROR] b"]):
+        pipeline.feed(cloud(POINTS[:0], SECOND + k * STEP, frame))
+    assert len(health._logger.lines) == 1 and len(health._logger.lines[0]) < 200
+    with pytest.raises(Dropped, match="^[^\n]*\\\\n.*$"):
+        pipeline.feed(cloud(POINTS[:0], SECOND, "a\n[ERROR] b"))
