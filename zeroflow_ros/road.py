@@ -103,12 +103,13 @@ class Road:
         try:
             self._outlets.publish_flow(job.result, self._settings())
             self._outlets.publish_times(job.result, job.arrived)
+            is_for_objects = self._outlets.wants_objects() and self._can_cluster()
         except Exception as error:  # whatever the middleware says of one message, the next one may pass
             self._health.problem(Problem.PUBLISH_FAILED, f"a flow was not published: {_told(error)}")
             self._done(job)
             return
         self._health.flow_published()
-        if self._outlets.wants_objects() and self._can_cluster():
+        if is_for_objects:
             self._objects.put(job)
         else:
             self._done(job)
@@ -121,6 +122,7 @@ class Road:
             with self._health.stage("markers"):
                 self._outlets.publish_objects(result, tracks, settings.min_speed)
         except Exception as error:
+            self._tracker.reset()  # who knows what it was in the middle of
             self._health.problem(Problem.OBJECTS_FAILED, f"no objects for a cloud: {_told(error)}")
         self._done(job)
 
@@ -150,8 +152,9 @@ class Road:
         )
 
     def _without_objects(self, job: Job) -> None:
-        text = "clouds come faster than moving objects can be found: those of the newest are published"
-        self._health.problem(Problem.OBJECTS_SKIPPED, text)
+        if not self._stopping:
+            text = "clouds come faster than moving objects can be found: those of the newest are published"
+            self._health.problem(Problem.OBJECTS_SKIPPED, text)
         self._done(job)
 
     def _left_out(self, job: Job) -> None:

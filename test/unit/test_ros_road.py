@@ -261,3 +261,36 @@ def test_whatever_comes_every_cloud_ends_in_one_outcome_and_one_message():
     outcomes = scene.outcomes()
     assert sum(outcomes.values()) == 300, outcomes
     assert len(outcomes) >= 10, outcomes
+
+
+def test_a_tracker_that_failed_begins_anew(monkeypatch):
+    class Fragile:
+        broken = False
+
+        def reset(self) -> None:
+            self.broken = False
+
+        def update(self, objects, stamp_ns, *_, **__) -> list:
+            self.broken = self.broken or stamp_ns == 3 * STEP
+            if self.broken:
+                raise ValueError("in the middle of it")
+            return []
+
+    monkeypatch.setattr("zeroflow_ros.road.Tracker", Fragile)
+    scene = Scene()
+    for _ in range(6):
+        scene.send()
+    assert scene.health.counts()["objects_failed"] == 1
+    assert len(scene.outlets.scenes) == 4
+
+
+def test_objects_that_are_not_looked_for_because_of_the_end_are_no_problem():
+    scene = Scene()
+    scene.outlets.gate.clear()
+    for k in range(3):  # the objects of the second are under way, those of the third wait
+        scene.send(wait=k == 0)
+        scene.wait(lambda: len(scene.outlets.flows) == k)  # noqa: B023
+    threading.Timer(0.2, scene.outlets.gate.set).start()
+    time.sleep(0.05)
+    assert scene.road.stop(patience=5.0)
+    assert len(scene.outlets.processed) == 3 and scene.health.counts()["objects_skipped"] == 0
