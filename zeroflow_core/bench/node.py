@@ -90,7 +90,7 @@ def _end_to_end(outcomes: list[Outcome], load: Load) -> Table:
 
 
 def _stages(outcomes: list[Outcome]) -> Table:
-    table = _table("The node's stages, ms: median / 99th percentile; overhead is the sum of those with *", "", outcomes)
+    table = _table("The node's stages, ms: median / p99 (*: overhead)", "", outcomes)
     for name in dict.fromkeys(name for one in outcomes for name in one.stages):
         cells = ["{:.1f} / {:.1f}".format(*one.stages[name]) if name in one.stages else "–" for one in outcomes]
         table.add_row(f"{name} *" if name in OVERHEAD else name, *cells)
