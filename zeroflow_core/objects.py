@@ -123,6 +123,8 @@ def _cells(points: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _dbscan(positions: np.ndarray) -> np.ndarray:
     """Cluster number (N,) of each position (N,3), −1 for noise."""
+    if len(positions) == 0:  # open3d would complain
+        return np.empty(0, dtype=np.int64)
     try:
         import open3d
     except (ImportError, OSError) as error:

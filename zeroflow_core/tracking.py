@@ -107,7 +107,7 @@ class Tracker:
         known = known.join(born.take(~_is_part(born, known)))
         self._number(known, confirmations)
         self._states = known
-        return _report(known, stamp_ns, timeout, world_SE3_frame.inverse())
+        return _report(known, stamp_ns, min_speed, timeout, world_SE3_frame.inverse())
 
     def _number(self, states: _States, confirmations: int) -> None:
         """Ids for those that are confirmed by now, the best seen first."""
@@ -216,9 +216,12 @@ def _alive(states: _States, stamp_ns: int, timeout: float) -> np.ndarray:
     return np.where(states.id > 0, stamp_ns - states.last_ns <= patience_ns, states.misses <= _MOST_MISSES)
 
 
-def _report(states: _States, stamp_ns: int, timeout: float, frame_SE3_world: SE3) -> list[Track]:
+def _report(
+    states: _States, stamp_ns: int, min_speed: float, timeout: float, frame_SE3_world: SE3
+) -> list[Track]:
     shown = np.flatnonzero((states.id > 0) & (stamp_ns - states.last_ns <= round(timeout * 1e9)))
     shown = states.take(shown[np.argsort(states.id[shown])])
+    shown = shown.take((shown.speed >= KEPT_SPEED * min_speed) & ~_is_ghost(shown))
     centre, velocity = frame_SE3_world.transform(shown.centre), frame_SE3_world.rotate(shown.velocity)
     ahead = frame_SE3_world.rotate(np.column_stack([np.cos(shown.yaw), np.sin(shown.yaw), np.zeros(len(shown))]))
     yaw, age = np.arctan2(ahead[:, 1], ahead[:, 0]), (stamp_ns - shown.first_ns) * 1e-9
@@ -232,6 +235,18 @@ def _report(states: _States, stamp_ns: int, timeout: float, frame_SE3_world: SE3
         )
         for k in range(len(shown))
     ]
+
+
+def _is_ghost(states: _States) -> np.ndarray:
+    """(K,) bool: which are predicted to be where another one is seen."""
+    predicted, seen = np.flatnonzero(states.misses > 0), np.flatnonzero(states.misses == 0)
+    ghost = np.zeros(len(states), dtype=bool)
+    a, b = states.take(predicted), states.take(seen)
+    rows, columns = _near(a.centre, a.size, b.centre, b.size, reach=_MARGIN)
+    offset = b.centre[columns] - a.centre[rows]
+    overlap = np.minimum(_outside(offset, a.take(rows)), _outside(offset, b.take(columns))) <= _MARGIN
+    ghost[predicted[rows[overlap]]] = True
+    return ghost
 
 
 def _assignment(known: _States, seen: _States, seconds: float) -> tuple[np.ndarray, np.ndarray]:
