@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from std_msgs.msg import Header
 
 from zeroflow_core.datasets.bags import Bag
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_ros.account import header_stamp_ns
 from zeroflow_ros.clouds import nanoseconds
 from zeroflow_ros.process import StopSignal, run
 
@@ -135,7 +135,7 @@ class ReplayNode(Node):
             self._outlets[topic].publish(cdr)
             if topic not in self._clouds:
                 continue
-            self._last_stamp_ns = _stamp_ns(cdr)
+            self._last_stamp_ns = header_stamp_ns(cdr)
             if self._options.lockstep and self._outlets[topic].get_subscription_count() > 0:
                 if self._tries > 0 and not self._is_taken():
                     return False
@@ -207,13 +207,6 @@ def _message_type(name: str):
     """The Python class of an interface such as ``sensor_msgs/msg/PointCloud2``."""
     package, kind, name = name.split("/")
     return getattr(import_module(f"{package}.{kind}"), name)
-
-
-def _stamp_ns(cdr: bytes) -> int:
-    """The stamp of a serialised message that begins with a Header, as every PointCloud2 does."""
-    little_endian = cdr[1] & 1
-    seconds, nanosec = struct.unpack_from("<iI" if little_endian else ">iI", cdr, 4)
-    return seconds * 1_000_000_000 + nanosec
 
 
 @contextmanager
