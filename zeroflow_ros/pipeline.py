@@ -32,6 +32,7 @@ from zeroflow_ros.students import StudentFailed
 
 _FASTEST = 100.0  # m/s; a vehicle that is faster has an odometry that jumped
 _GROUND_TOLERANCE = 0.7  # metres
+_MOUNT_TOLERANCE = 0.1  # metres, and of a rotation matrix, 6 degrees
 _GROUND_TRIALS = 20  # clouds; without ground in them there is nothing to check
 _LATE_NS = 500_000_000  # further back than this is a clock that jumped; less is a cloud that another one overtook
 _MOST_LATE = 3  # clouds in a row that may come late, before the clock is taken to have jumped
@@ -98,7 +99,8 @@ class Pipeline:
         self._newest_ns: int | None = None
         self._num_late = 0
         self._reset = threading.Event()
-        self._z_offset = settings().z_offset  # the parameter's
+        self._asked: tuple[float, bool] | None = None  # of the ground's height, when it was looked at
+        self._looked_from: SE3 | None = None  # the mounting then
         self._estimated_z_offset = 0.0
         self._ground_trials = _GROUND_TRIALS
 
@@ -245,16 +247,19 @@ class Pipeline:
     def _offset(self, cloud: Cloud, vehicle_SE3_cloud: SE3) -> float:
         """Metres that clouds are raised by, so that the ground lies where the student knows it."""
         settings = self._settings()
-        if settings.z_offset != self._z_offset:  # changed while running: what was estimated with the old one is void
-            self._z_offset, self._estimated_z_offset = settings.z_offset, 0.0
-            self._ground_trials = _GROUND_TRIALS
-            self._history.clear()
+        asked = settings.z_offset, settings.estimate_z_offset
+        if asked != self._asked or not _alike(vehicle_SE3_cloud, self._looked_from):  # what was estimated is void
+            if self._estimated_z_offset != 0 or (self._asked is not None and asked != self._asked):
+                self._history.clear()
+            self._asked, self._looked_from = asked, vehicle_SE3_cloud
+            self._estimated_z_offset, self._ground_trials = 0.0, _GROUND_TRIALS
+            self._health.facts.pop("z_offset", None)
         if self._ground_trials > 0:
             self._look_at_ground(vehicle_SE3_cloud.transform(cloud.points)[is_return(cloud.points)], settings)
         return settings.z_offset or self._estimated_z_offset
 
     def _look_at_ground(self, points: np.ndarray, settings: Settings) -> None:
-        """Once, as soon as there is ground to be seen: is it where the student saw it in training?"""
+        """Once for a mounting, as soon as there is ground to be seen: is it where the student saw it in training?"""
         ground_z = ground_z_of([Sweep(points, 0)])
         self._ground_trials = 0 if ground_z is not None else self._ground_trials - 1
         if ground_z is None:
@@ -341,6 +346,11 @@ class _Timed:
         flow = self._student.flow(pc0, pc1)
         self.seconds = time.perf_counter() - start
         return flow
+
+
+def _alike(mount: SE3, other: SE3 | None) -> bool:
+    """Whether the ground is at one height with both, more or less: transforms may arrive after the first clouds."""
+    return other is not None and np.allclose(mount.matrix, other.matrix, atol=_MOUNT_TOLERANCE)
 
 
 def _decoded(message: PointCloud2) -> Cloud:

@@ -326,6 +326,28 @@ def test_ground_far_from_where_the_student_knows_it_is_told_once_with_the_remedy
     assert health._logger.lines == []
 
 
+def test_a_mounting_that_arrives_after_the_first_clouds_makes_the_estimated_offset_void():
+    route = Route()
+    pipeline, student, health = _pipeline(route, estimate_z_offset=True)
+    for k in range(2):
+        pipeline.feed(cloud(_street(-1.8), SECOND + k * STEP))
+    route.mount = SE3(np.eye(3), np.array([0.0, 0.0, 1.8]))
+    answers = [_feed(pipeline, cloud(_street(-1.8), SECOND + k * STEP)) for k in (2, 3)]
+    assert [answer is not None for answer in answers] == [False, True] and "z_offset" not in health.facts
+    np.testing.assert_allclose(student.seen[-1][:, 2], 0.0, atol=1e-5)
+
+
+def test_the_estimate_can_be_switched_on_and_off_while_the_node_runs():
+    pipeline, student, health = _pipeline()
+    for k, wanted in enumerate([False, False, True, True, False, False]):
+        changed = replace(pipeline._settings(), estimate_z_offset=wanted)
+        pipeline._settings = lambda now=changed: now
+        pipeline.feed(cloud(_street(-1.8), SECOND + k * STEP))
+    heights = [float(np.mean(seen[:, 2])) for seen in student.seen]
+    np.testing.assert_allclose(heights, [-1.8, 0.0, -1.8], atol=1e-5)
+    assert "z_offset" not in health.facts
+
+
 def test_odometry_and_clouds_meet_in_the_pipeline():
     ego = ego_motion("auto", odom_published=lambda: True)
     pipeline, _, _ = _pipeline(ego)
