@@ -169,14 +169,17 @@ class FlowNode(LifecycleNode):
             odom_frame=settings.odom_frame,
             base_frame=settings.base_frame,
             mounting=mounting_pose(settings),
-            odom_published=lambda: self.count_publishers("odom") > 0,
-            tf_published=lambda: self.count_publishers("/tf") > 0,
+            odom_published=lambda: self._is_published("odom"),
+            tf_published=lambda: self._is_published("/tf"),
             tf_possible=TFMessage is not None,
             on_bad_odometry=lambda text: health.problem(Problem.BAD_ODOMETRY, text),
             on_bad_transform=lambda text: health.problem(Problem.BAD_TRANSFORM, text),
             on_switch=lambda text: health.problem(Problem.EGO_MOTION_SWITCHED, text),
             warn_once=health.warn_once,
         )
+
+    def _is_published(self, topic: str) -> bool:
+        return self.count_publishers(self.resolve_topic_name(topic)) > 0  # which does not remap by itself
 
     def _choose_ground(self) -> GroundRule:
         trained = self._student.metadata.get("ground", "patchwork")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
@@ -62,3 +64,22 @@ def test_each_has_parameters_of_its_own(nodes):
         assert caller.parameter("min_speed", "/right/flow_node").double_value == before
     finally:
         caller.close()
+
+
+def test_odometry_under_another_name_is_waited_for_from_the_first_cloud_on(tmp_path):
+    words = ("-r", "__ns:=/third", "-r", "odom:=/odometry/third", "-p", "ego_motion_timeout:=5.0")
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    node = Process(tmp_path, NODE, "--ros-args", *words, "-p", f"checkpoint:={checkpoint}", "-p", "device:=cpu")
+    peer = Peer(namespace="third", odom_topic="/odometry/third")
+    try:
+        node.wait_for("ready: ")
+        peer.connect()
+        peer.cloud_out.publish(cloud(street(), SECOND))
+        time.sleep(0.5)  # for a node that waits for nothing to go on without
+        peer.odom_out.publish(odometry(SECOND))
+        peer.wait(lambda: SECOND in peer.processed, "the answer to the cloud")
+        counts = peer.counts()
+        assert (counts["ego_motion"], counts["ego_motion_switched"]) == ("odom", "0"), node.log
+    finally:
+        peer.close()
+        node.kill()
