@@ -15,6 +15,7 @@ from zeroflow_core.pairs import Sweep
 from zeroflow_ros.clouds import nanoseconds
 
 _MOST_FRAMES = 32
+_NEW = 4  # frames that may not have been estimated yet
 _LONGEST_NAME = 60  # letters of a frame that are shown
 _YOUNGEST_PARTNER = 0.6  # of the interval that is asked for: a scanner of 20 Hz waits for its second cloud
 
@@ -52,7 +53,7 @@ class History:
 
     def __init__(self) -> None:
         self.series = 0  # how many there have been before this one
-        self._frames: deque[Frame] = deque(maxlen=_MOST_FRAMES)
+        self._frames: deque[Frame] = deque()
         self._lock = threading.Lock()
 
     @property
@@ -67,11 +68,15 @@ class History:
             self.series += 1
 
     def add(self, frame: Frame, reach_ns: int) -> None:
-        """Add the newest one; the others are kept as long as they are less than `reach_ns` older."""
+        """Add the newest one; the others are kept as long as they are less than `reach_ns` older. When they are too
+        many, the one goes that leaves the smallest gap, so that there is still one near any age."""
         with self._lock:
             self._frames.append(frame)
             while len(self._frames) > 2 and self._frames[0].sweep.stamp_ns < frame.sweep.stamp_ns - reach_ns:
                 self._frames.popleft()
+            if len(self._frames) > _MOST_FRAMES:
+                stamps = [kept.sweep.stamp_ns for kept in self._frames]
+                del self._frames[min(range(1, len(stamps) - _NEW), key=lambda k: stamps[k + 1] - stamps[k - 1])]
 
     def replace_newest(self, frame: Frame) -> None:
         with self._lock:

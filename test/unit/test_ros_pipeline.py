@@ -326,6 +326,16 @@ def test_ground_far_from_where_the_student_knows_it_is_told_once_with_the_remedy
     assert health._logger.lines == []
 
 
+@pytest.mark.parametrize("rate", [10, 20, 30, 100])
+def test_a_long_interval_finds_its_partner_at_any_rate(rate: int):
+    pipeline, student, health = _pipeline(pair_interval=2.0, max_gap=2.0)
+    clouds = [cloud(POINTS + np.float32([k / rate, 0, 0]), SECOND + k * SECOND // rate) for k in range(4 * rate)]
+    answers = [pipeline.feed(one) for one in clouds]
+    assert sum(answer is not None for answer in answers) >= 2 * rate
+    steps = [float((pc1 - pc0)[0, 0]) for pc0, pc1 in zip(student.seen, student.partners, strict=True)]
+    np.testing.assert_allclose(steps[-rate:], -2.0, atol=0.2)  # m at 1 m/s: two seconds
+
+
 def test_a_mounting_that_arrives_after_the_first_clouds_makes_the_estimated_offset_void():
     route = Route()
     pipeline, student, health = _pipeline(route, estimate_z_offset=True)
