@@ -227,7 +227,8 @@ class Health:
             judgement.compare("max_latency_ms", _percentiles(latest)[1], "ms from a cloud to its flow (p99)")
         if judgement.ended >= _ENOUGH:
             judgement.compare("max_dropped_share", judgement.dropped_share, "of the clouds dropped")
-        if self._poses_missing_since is not None:
+        # Nobody asks for poses while nobody listens.
+        if self._poses_missing_since is not None and judgement.recent[Problem.NO_EGO_MOTION.value]:
             since = self._poses_missing_since if self._newest_pose is None else self._newest_pose
             judgement.compare("max_ego_motion_age", now - since, "s without ego motion")
         for text in list(self.standing.values()):

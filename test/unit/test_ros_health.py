@@ -293,6 +293,16 @@ def test_ego_motion_that_was_never_known_is_missing_since_it_was_asked_for(clock
     assert "0.6 s without ego motion" in _report(health)[0].message
 
 
+def test_ego_motion_that_nobody_asks_for_any_more_is_not_missed(health: Health, clock: Clock):
+    health.problem(Problem.NO_EGO_MOTION, "no pose")
+    for _ in range(110):  # nobody listens from now on
+        clock.now += 0.1
+        health.cloud_received()
+        health.count("unwatched")
+    status = _report(health)[0]
+    assert (status.level, status.message) == (OK, "active")
+
+
 @pytest.mark.parametrize("problem", [Problem.GAP, Problem.BAD_ODOMETRY, Problem.DEVICE_FALLBACK])
 def test_other_problems_warn_for_ten_seconds(health: Health, clock: Clock, problem: Problem):
     health.problem(problem, "something")
