@@ -123,9 +123,6 @@ class Health:
                 self._start_anew()
             self._state = state
 
-    def fact(self, key: str, value: object) -> None:
-        self.facts[key] = str(value)
-
     def cloud_received(self) -> None:
         self._newest_cloud = time.monotonic()
         self.count("clouds_received")

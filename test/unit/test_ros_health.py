@@ -71,7 +71,7 @@ def _serve(health: Health, clock: Clock, clouds: int, seconds: float = 0.05) -> 
 def test_counters_latencies_facts_and_gauges_are_reported():
     health = Health(Log(), "front/flow_node", {"device": "cpu"})
     health.state = "active"
-    health.fact("ego_motion", "odom")
+    health.facts["ego_motion"] = "odom"
     health.cloud_received()
     health.flow_published()
     for milliseconds in range(1, 101):
