@@ -13,12 +13,20 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2
 
 from zeroflow_core.datasets.point_cloud2 import Cloud, CloudError, decode, is_return
-from zeroflow_core.ego_motion import KissOdometry, deskew, deskews, kiss_icp_missing
+from zeroflow_core.ego_motion import (
+    KissOdometry,
+    OdometryApart,
+    OdometryFailed,
+    deskew,
+    deskews,
+    kiss_icp_missing,
+)
 from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GROUND_Z, GroundRule, ground_z_of, mark_ground, offset_to
@@ -36,6 +44,8 @@ _MOUNT_TOLERANCE = 0.1  # metres, and of a rotation matrix, 6 degrees
 _GROUND_TRIALS = 20  # clouds; without ground in them there is nothing to check
 _LATE_NS = 500_000_000  # further back than this is a clock that jumped; less is a cloud that another one overtook
 _MOST_LATE = 3  # clouds in a row that may come late, before the clock is taken to have jumped
+
+_Kind = TypeVar("_Kind", KissOdometry, OdometryApart)
 
 
 class Dropped(Exception):
@@ -73,11 +83,12 @@ class Velocities:
 
 
 class Pipeline:
-    """Keeps the last clouds, and KISS-ICP's map where clouds tell the vehicle's motion.
+    """Keeps the last clouds.
 
     student:  anything with ``flow(pc0, pc1)`` and ``metadata``
     rule:     marks ground
     settings: the node's settings at the moment, which may change between two clouds
+    odometry: of the clouds, where they tell the vehicle's motion; one in this process where None
     """
 
     def __init__(
@@ -87,6 +98,7 @@ class Pipeline:
         settings: Callable[[], Settings],
         ego_motion: EgoMotion,
         health: Health,
+        odometry: KissOdometry | OdometryApart | None = None,
     ) -> None:
         self._student = _Timed(student)
         self._estimate_flow = flow_estimator(self._student, settings().streaming)
@@ -94,7 +106,7 @@ class Pipeline:
         self._settings = settings
         self._ego_motion = ego_motion
         self._health = health
-        self._odometry = _new_odometry(settings())
+        self._odometry = odometry or new_odometry(settings(), KissOdometry)
         self._history = History()
         self._newest_ns: int | None = None
         self._num_late = 0
@@ -240,7 +252,11 @@ class Pipeline:
         if previous is None or previous.source != frame.source or not previous.same_mount(frame):
             self._odometry.reset()
         with self._health.stage("odometry"):
-            pose = self._odometry.register(frame.sweep)
+            try:
+                pose = self._odometry.register(frame.sweep)
+            except OdometryFailed as error:
+                self._history.clear()
+                raise Dropped(Problem.NO_EGO_MOTION, f"{frame.name} has no ego motion: {error}") from error
         self._health.ego_motion_known()
         return pose
 
@@ -360,8 +376,8 @@ def _decoded(message: PointCloud2) -> Cloud:
         raise Dropped(Problem.MALFORMED, f"{named(message)}: {error}") from error
 
 
-def _new_odometry(settings: Settings) -> KissOdometry | None:
+def new_odometry(settings: Settings, kind: type[_Kind]) -> _Kind | None:
     """KISS-ICP where it may be asked; with auto it may be missing, which is the ego motion's to say."""
     if settings.ego_motion not in ("auto", "kiss_icp") or kiss_icp_missing() is not None:
         return None
-    return KissOdometry(max_range=settings.kiss_icp_range, deskew=deskews(settings.deskew, "kiss_icp"))
+    return kind(max_range=settings.kiss_icp_range, deskew=deskews(settings.deskew, "kiss_icp"))

@@ -4,6 +4,7 @@ The live node and the import of recordings call the same class, so that a studen
 learned from.
 """
 
+from zeroflow_core.ego_motion.apart import OdometryApart, OdometryFailed
 from zeroflow_core.ego_motion.choice import DESKEWS, deskews, kiss_icp_missing
 from zeroflow_core.ego_motion.odometry import LONGEST_GAP_NS, KissOdometry
 from zeroflow_core.ego_motion.uniform import deskew, relative_pose_errors
@@ -12,6 +13,8 @@ __all__ = [
     "DESKEWS",
     "LONGEST_GAP_NS",
     "KissOdometry",
+    "OdometryApart",
+    "OdometryFailed",
     "deskew",
     "deskews",
     "kiss_icp_missing",
