@@ -13,6 +13,7 @@ import time
 from typing import NoReturn
 
 import numpy as np
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -24,7 +25,6 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
 
-from zeroflow_core.ego_motion import OdometryApart
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
 from zeroflow_core.pairs import Sweep
@@ -35,10 +35,11 @@ from zeroflow_ros.fallback import TFMessage
 from zeroflow_ros.health import Health, Problem
 from zeroflow_ros.outlets import Outlets
 from zeroflow_ros.parameters import Parameters
-from zeroflow_ros.pipeline import Pipeline, new_odometry
+from zeroflow_ros.pipeline import Pipeline
 from zeroflow_ros.process import StopSignal, run
 from zeroflow_ros.road import Road
 from zeroflow_ros.settings import Settings, mounting_pose
+from zeroflow_ros.sources import described_input
 from zeroflow_ros.students import NodeStudent, StudentFailed
 from zeroflow_ros.wire import WireCounter
 
@@ -68,7 +69,6 @@ class FlowNode(LifecycleNode):
         self._rule: GroundRule | None = None
         self._outlets: Outlets | None = None
         self._ego_motion: EgoMotion | None = None
-        self._odometry: OdometryApart | None = None
         self._pipeline: Pipeline | None = None
         self._road: Road | None = None
         self._listening: list[Subscription] = []
@@ -80,9 +80,7 @@ class FlowNode(LifecycleNode):
         # Wall time, as a simulated clock may stand still just when one wants to know.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._diagnose, clock=steady)
-        backward = JumpThreshold(
-            min_forward=None, min_backward=Duration(nanoseconds=-1_000_000), on_clock_change=False
-        )
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1_000_000), on_clock_change=False)
         self._clock_jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
 
     @property
@@ -101,17 +99,13 @@ class FlowNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to publish, and to listen."""
-        result = super().on_activate(state)
-        self._pipeline = Pipeline(
-            self._student, self._rule, lambda: self.settings, self._ego_motion, self._health, self._odometry
-        )
-        self._road = Road(
-            self._pipeline, self._outlets, lambda: self.settings, self._health, lambda: self._clusters.ready
-        )
-        self._health.state = "active"
-        self._subscribe()
+        try:
+            self._activate()
+        except Exception as error:  # rclpy would swallow it
+            self.get_logger().error(f"cannot be activated: {type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
         self.get_logger().info("ready: " + ", ".join(f"{k} {v}" for k, v in self._health.facts.items()))
-        return result
+        return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening, let what is under way end, stop publishing."""
@@ -142,7 +136,6 @@ class FlowNode(LifecycleNode):
         self._health.standing.clear()
         if settings.engine == "fast":
             self.get_logger().info("preparing the student; the first time on a machine this takes some ten seconds")
-        self._odometry = new_odometry(settings, OdometryApart)  # which starts while the student is loaded
         self._student = NodeStudent(lambda: self.settings, self._health)
         self._rule = self._choose_ground()
         for name in ("streaming", "flow_target", "ego_motion"):
@@ -153,6 +146,14 @@ class FlowNode(LifecycleNode):
         self._our_parameters.configured = True
         self._health.state = "inactive"
 
+    def _activate(self) -> None:
+        self._pipeline = Pipeline(self._student, self._rule, lambda: self.settings, self._ego_motion, self._health)
+        self._road = Road(
+            self._pipeline, self._outlets, lambda: self.settings, self._health, lambda: self._clusters.ready
+        )
+        self._health.state = "active"
+        self._subscribe()
+
     def _failed(self, text: str) -> TransitionCallbackReturn:
         self.get_logger().error(f"cannot be configured: {text}")
         self._release()
@@ -161,9 +162,7 @@ class FlowNode(LifecycleNode):
     def _release(self) -> None:
         if self._outlets is not None:
             self._outlets.destroy()
-        if self._odometry is not None:
-            self._odometry.close()
-        self._outlets = self._student = self._rule = self._ego_motion = self._odometry = self._pipeline = None
+        self._outlets = self._student = self._rule = self._ego_motion = self._pipeline = None
         self._our_parameters.configured = False
         self._health.state = "unconfigured"
         _give_back_memory()
@@ -239,6 +238,13 @@ class FlowNode(LifecycleNode):
         if self._ego_motion is not None:
             self._ego_motion = self._new_ego_motion()
 
+    def survive(self, error: Exception) -> None:
+        """What a callback raised must not end the node: rclpy's own services raise when they are asked for nonsense."""
+        self._health.count("callback_failed")
+        text = f"a callback failed: {type(error).__name__}: {error!s:.200}"
+        self.get_logger().error(text, throttle_duration_sec=5.0)
+        time.sleep(0.01)  # should it be the waiting that fails
+
     def _on_tf(self, message) -> None:
         self._ego_motion.add_transforms(message.transforms, static=False)
 
@@ -281,8 +287,8 @@ class FlowNode(LifecycleNode):
             self._ego_motion.timeout = settings.ego_motion_timeout
 
     def _diagnose(self) -> None:
-        topic, number = self.resolve_topic_name("points"), self.count_publishers("points")
-        gauges = {"input": f"{topic} ({number} publisher{'s' if number != 1 else ''})"}
+        qos = self._listening[-1].qos_profile if self._listening else None  # clouds are the last
+        gauges = {"input": described_input(self, "points", "sensor_msgs/msg/PointCloud2", qos)}
         if self._student is not None:
             gauges |= self._student.gpu_memory()
         stamp = self.get_clock().now().to_msg()
@@ -304,7 +310,7 @@ class _ClusteringLoader:
 
         try:
             import open3d  # noqa: F401
-        except (ImportError, OSError) as error:
+        except Exception as error:  # of packages that do not fit each other there are all kinds
             self._health.warn_once(f"no markers, as open3d cannot be imported ({error}): pip install 'open3d==0.19.0'")
         else:
             self.ready = True
@@ -338,10 +344,14 @@ def main(args: list[str] | None = None) -> NoReturn:
         if node.settings.autostart:
             if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 return 1
-            node.trigger_activate()
+            if node.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+                return 1
         stop.wait_for_it(_LONGEST_END_S)
-        while not stop.requested:
-            executor.spin_once(timeout_sec=0.1)
+        while not stop.requested and rclpy.ok():
+            try:
+                executor.spin_once(timeout_sec=0.1)
+            except Exception as error:
+                node.survive(error)
         node.stop(patience=_LONGEST_END_S / 2)
         return 0
 

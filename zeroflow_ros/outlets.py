@@ -33,6 +33,13 @@ class Outlets:
         # Latched, so that a replay that has only just been discovered misses no answer.
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._publishers = []
+        try:
+            self._make_publishers(latched)
+        except Exception:  # of QoS that the middleware refuses, for one
+            self.destroy()
+            raise
+
+    def _make_publishers(self, latched: QoSProfile) -> None:
         self._flow = self._publisher(PointCloud2, "flow", QoSProfile(depth=5))
         self._markers = self._publisher(MarkerArray, "markers", QoSProfile(depth=5))
         self._processed = self._publisher(Header, "processed", latched)
@@ -55,9 +62,7 @@ class Outlets:
         if not self.wants_flow():
             return
         with self._health.stage("encode"):
-            message = flow_message(
-                result.message, result.cloud, result.velocity, result.status, settings.output_fields
-            )
+            message = flow_message(result.message, result.cloud, result.velocity, result.status, settings.output_fields)
         with self._health.stage("publish"):
             self._flow.publish(message)
 

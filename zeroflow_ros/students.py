@@ -124,9 +124,7 @@ class NodeStudent:
         from zeroflow_core import load_student
 
         settings = self._settings()
-        student = load_student(
-            settings.checkpoint, device=device, engine=settings.engine, precision=settings.precision
-        )
+        student = load_student(settings.checkpoint, device=device, engine=settings.engine, precision=settings.precision)
         self._tell(student)
         return student
 
