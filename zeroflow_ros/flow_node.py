@@ -25,6 +25,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
 
+from zeroflow_core.ego_motion import OdometryApart
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
 from zeroflow_core.pairs import Sweep
@@ -35,7 +36,7 @@ from zeroflow_ros.fallback import TFMessage
 from zeroflow_ros.health import Health, Problem
 from zeroflow_ros.outlets import Outlets
 from zeroflow_ros.parameters import Parameters
-from zeroflow_ros.pipeline import Pipeline
+from zeroflow_ros.pipeline import Pipeline, new_odometry
 from zeroflow_ros.process import StopSignal, run
 from zeroflow_ros.road import Road
 from zeroflow_ros.settings import Settings, mounting_pose
@@ -69,6 +70,7 @@ class FlowNode(LifecycleNode):
         self._rule: GroundRule | None = None
         self._outlets: Outlets | None = None
         self._ego_motion: EgoMotion | None = None
+        self._odometry: OdometryApart | None = None
         self._pipeline: Pipeline | None = None
         self._road: Road | None = None
         self._listening: list[Subscription] = []
@@ -136,6 +138,7 @@ class FlowNode(LifecycleNode):
         self._health.standing.clear()
         if settings.engine == "fast":
             self.get_logger().info("preparing the student; the first time on a machine this takes some ten seconds")
+        self._odometry = new_odometry(settings, OdometryApart)  # which starts while the student is loaded
         self._student = NodeStudent(lambda: self.settings, self._health)
         self._rule = self._choose_ground()
         for name in ("streaming", "flow_target", "ego_motion"):
@@ -147,7 +150,9 @@ class FlowNode(LifecycleNode):
         self._health.state = "inactive"
 
     def _activate(self) -> None:
-        self._pipeline = Pipeline(self._student, self._rule, lambda: self.settings, self._ego_motion, self._health)
+        self._pipeline = Pipeline(
+            self._student, self._rule, lambda: self.settings, self._ego_motion, self._health, self._odometry
+        )
         self._road = Road(
             self._pipeline, self._outlets, lambda: self.settings, self._health, lambda: self._clusters.ready
         )
@@ -162,7 +167,9 @@ class FlowNode(LifecycleNode):
     def _release(self) -> None:
         if self._outlets is not None:
             self._outlets.destroy()
-        self._outlets = self._student = self._rule = self._ego_motion = self._pipeline = None
+        if self._odometry is not None:
+            self._odometry.close()
+        self._outlets = self._student = self._rule = self._ego_motion = self._odometry = self._pipeline = None
         self._our_parameters.configured = False
         self._health.state = "unconfigured"
         _give_back_memory()
