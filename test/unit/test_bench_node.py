@@ -128,3 +128,14 @@ def test_samples_are_summed_up():
 def test_this_process_is_one_that_can_be_watched():
     before = sample(os.getpid())
     assert before.resident >= before.memory > 1e6 and before.files >= 3 and before.threads >= 1
+
+
+def test_what_children_take_counts():
+    program = "import time; block = bytearray(50_000_000); print(flush=True); time.sleep(60)"
+    before = sample(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        during = sample(os.getpid())
+        child.kill()
+    assert during.memory - before.memory > 45e6 and during.files >= before.files + 3
+    assert sample(os.getpid()).memory < during.memory - 40e6

@@ -1,4 +1,4 @@
-"""What another process takes of the machine, as Linux tells it."""
+"""What another process, with its children, takes of the machine, as Linux tells it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -14,11 +15,11 @@ _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at one moment.
+    """A process, and the children it has, at one moment.
 
     at:          seconds, of time.monotonic
     cpu_s:       processor time since it began
-    memory:      bytes resident that belong to it alone, so without what it shares with others (DDS's segments)
+    memory:      bytes resident that belong to each alone, so without what it shares with others (DDS's segments)
     resident:    bytes resident
     files:       open file descriptors
     threads:     of them
@@ -33,10 +34,33 @@ class Sample:
 
 
 def sample(pid: int) -> Sample:
-    """The process now. Raises OSError when it is gone, or the system does not tell."""
+    """The process and its children now. Raises OSError when it is gone, or the system does not tell."""
+    own = _sample_alone(pid)
+    others = []
+    for child in _children(pid):
+        with suppress(OSError):  # gone meanwhile
+            others.append(_sample_alone(child))
+    sums = ("cpu_s", "memory", "resident", "files", "threads")
+    return replace(own, **{name: sum(getattr(one, name) for one in (own, *others)) for name in sums})
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            if _stat(process)[1] == str(pid):
+                found.append(int(process.name))
+    return found
+
+
+def _stat(process: Path) -> list[str]:
+    """What follows the command's name, which may hold anything: state, parent, …"""
+    return (process / "stat").read_text().rpartition(")")[2].split()
+
+
+def _sample_alone(pid: int) -> Sample:
     process = Path("/proc") / str(pid)
-    # What follows the command's name, which may hold anything.
-    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    fields = _stat(process)
     pages = [int(number) for number in (process / "statm").read_text().split()]
     size = os.sysconf("SC_PAGE_SIZE")
     return Sample(
