@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
 from ros_messages import SECOND, Log, cloud, ego_motion, odometry, transform
 
+from zeroflow_core.ego_motion import KissOdometry, OdometryFailed
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
 from zeroflow_core.pairs import Status
@@ -185,6 +186,30 @@ def test_odometry_that_ends_gives_way_to_the_clouds_and_takes_over_when_it_is_ba
     assert 0 not in speeds and 35 not in speeds
     assert set(range(36, 50)) <= set(speeds) and max(speeds[k] for k in range(36, 50)) < 0.01
     assert max(speeds.values()) < 0.4
+
+
+class Mortal(KissOdometry):
+    """Dies of the cloud of one moment, as a process may, and is born again."""
+
+    def register(self, sweep):
+        if sweep.stamp_ns == SECOND + 4 * STEP:
+            self.reset()
+            raise OdometryFailed("KISS-ICP's process is gone")
+        return super().register(sweep)
+
+
+def test_a_failure_of_kiss_icp_costs_its_cloud_and_begins_a_new_series():
+    health = Health(Log())
+    ego = ego_motion("kiss_icp", warn_once=print)
+    pipeline = Pipeline(Partner(), no_ground, Settings, ego, health, Mortal())
+    results = [pipeline.feed(_cloud(k)) for k in range(4)]
+    with pytest.raises(Dropped, match=r"has no ego motion: KISS-ICP's process is gone") as dropped:
+        pipeline.feed(_cloud(4))
+    assert dropped.value.problem == Problem.NO_EGO_MOTION
+    results += [pipeline.feed(_cloud(k)) for k in range(5, 8)]
+    assert [k for k, result in enumerate(results) if result is None] == [0, 4]
+    assert len({result.series for result in results[1:4]}) == len({result.series for result in results[5:]}) == 1
+    assert results[3].series != results[5].series
 
 
 # --- clouds that are not compensated -----------------------------------------------------------------------
