@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +31,7 @@ class NodeStudent:
 
     def __init__(self, settings: Callable[[], Settings], health: Health) -> None:
         self._settings, self._health = settings, health
+        self._at_work = threading.Lock()  # a thread of a node that was deactivated meanwhile may still be
         self._student = self._load(settings().device)
 
     @property
@@ -54,12 +56,13 @@ class NodeStudent:
         self._attempt(points, points)
 
     def flow(self, pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
-        """As zeroflow_core.fastflow3d.student.Student.flow.
+        """As zeroflow_core.fastflow3d.student.Student.flow; one pair after another, whichever threads ask.
 
         Raises:
             StudentFailed: not on the GPU, and not allowed or not possible on the CPU either.
         """
-        return self._attempt(pc0, pc1)
+        with self._at_work:
+            return self._attempt(pc0, pc1)
 
     def gpu_memory(self) -> dict[str, str]:
         """What this process holds of the GPU's memory, for the diagnostics; nothing on a CPU."""

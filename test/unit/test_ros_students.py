@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -149,3 +152,21 @@ def test_gpu_memory_is_told_only_where_there_is_a_gpu(checkpoint):
     student, _ = _student(checkpoint)
     student._student.device = "cpu"
     assert student.gpu_memory() == {}
+
+
+def test_one_pair_after_another_whichever_threads_ask(checkpoint):
+    student, _ = _student(checkpoint)
+    busy, together = threading.Lock(), []
+
+    class Slow(Gpu):
+        def flow(self, pc0: np.ndarray, pc1: np.ndarray) -> np.ndarray:
+            together.append(not busy.acquire(blocking=False))
+            time.sleep(0.05)
+            if not together[-1]:
+                busy.release()
+            return pc0
+
+    student._student = Slow(student._student._real)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: student.flow(POINTS, POINTS), range(4)))
+    assert together == [False] * 4
