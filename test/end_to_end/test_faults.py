@@ -159,7 +159,7 @@ CLOUDS = {
     "a little back": Fault(_shifted(-0.25), ("out_of_order",), odometry=False),
     "far back": Fault(_shifted(-100), JUMP, (ALONE,), odometry=False),
     "a second ahead": Fault(_shifted(1), ("gap",), ("time_jump", ALONE)),
-    "a little ahead": Fault(_shifted(0.35), ("gap",), ("out_of_order",) * 3 + (ALONE,)),
+    "a little ahead": Fault(_shifted(0.27), (FLOW,), ("out_of_order",) * 2),
     "hours ahead": Fault(_shifted(9999), NOWHERE, ("time_jump", ALONE), odometry=False),
     "stamp 0": Fault(_stamped(0), JUMP, (ALONE,), odometry=False),
     "a negative stamp": Fault(_stamped(-(2**31)), JUMP, (ALONE,), odometry=False),
