@@ -42,7 +42,7 @@ _FASTEST = 100.0  # m/s; a vehicle that is faster has an odometry that jumped
 _GROUND_TOLERANCE = 0.7  # metres
 _MOUNT_TOLERANCE = 0.1  # metres, and of a rotation matrix, 6 degrees
 _GROUND_TRIALS = 20  # clouds; without ground in them there is nothing to check
-_LATE_NS = 500_000_000  # further back than this is a clock that jumped; less is a cloud that another one overtook
+_LATE_NS = 200_000_000  # further back than this is a clock that jumped; less is a cloud that another one overtook
 _MOST_LATE = 3  # clouds in a row that may come late, before the clock is taken to have jumped
 
 _Kind = TypeVar("_Kind", KissOdometry, OdometryApart)
