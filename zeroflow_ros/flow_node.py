@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -343,7 +344,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     warning = dds.missing_profile()
 
     def body(stop: StopSignal) -> int:
-        node = FlowNode()
+        try:
+            node = FlowNode()
+        except (ParameterException, RuntimeError) as error:  # values that rclpy itself refuses
+            raise ZeroFlowError(f"the node cannot be made with these parameters: {error}") from error
         if warning is not None:
             node.get_logger().warning(warning)
         executor = SingleThreadedExecutor()

@@ -180,6 +180,13 @@ def test_qos_is_overridden_by_parameters_and_topics_are_remapped(start, tmp_path
         operator.close()
 
 
+@pytest.mark.parametrize("name", ["qos_overrides./diagnostics.publisher.reliability", "use_sim_time"])
+def test_a_value_that_rclpy_refuses_ends_the_node_with_a_sentence(start, name: str):
+    node = start(ready="", **{name: 3})
+    assert node.wait() == 1
+    assert "the node cannot be made with these parameters: " in node.log and "Traceback" not in node.log
+
+
 def test_a_clock_that_is_set_back_begins_a_new_series(start, operator):
     start(use_sim_time="true")
     clock = operator.node.create_publisher(Clock, "/clock", 10)
