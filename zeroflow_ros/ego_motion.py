@@ -25,6 +25,7 @@ from zeroflow_core.geometry import SE3, interpolate
 from zeroflow_ros.clouds import nanoseconds
 from zeroflow_ros.fallback import Buffer, TransformException
 
+_MOST_MOUNTS = 100  # that are remembered as unknown
 _HISTORY_NS = 10_000_000_000
 _JUMP_NS = 500_000_000  # further back than this is a clock that jumped; less is a message that overtook another
 _LONGEST_GAP_NS = 1_000_000_000  # between two poses; a vehicle's motion is not a straight line for longer
@@ -320,6 +321,8 @@ class EgoMotion:
             mount = self._wait_for(lambda: self._lookup(vehicle_frame, cloud_frame, 0), deadline)
         except NoPose:
             if frames not in self._assumed_mounts:
+                if len(self._assumed_mounts) == _MOST_MOUNTS:  # frames that change their names without end
+                    self._assumed_mounts.clear()
                 self._assumed_mounts.add(frames)
                 self._warn_once(
                     f"no transform from '{cloud_frame}' (clouds) to '{vehicle_frame}' (vehicle): taking them for the "

@@ -224,7 +224,7 @@ class FlowNode(LifecycleNode):
             PointCloud2,
             "points",
             self._on_cloud_with_info if _TELLS_SEQUENCE else self._on_cloud,
-            QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT),
+            QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT),
             event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
         )
 

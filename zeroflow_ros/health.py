@@ -17,6 +17,8 @@ from zeroflow_ros.settings import Settings
 _WINDOW = 200  # clouds over which latencies are summed up: 20 s at 10 Hz
 _RECENT_S = 10.0  # what rates, shares and levels are about
 _ENOUGH = 5  # clouds among which a share says something
+_MOST_WARNINGS = 200  # that are said once
+_LONGEST_LINE = 1000
 _QUIET_S = 5.0  # between two lines in the log about the same thing
 
 
@@ -73,13 +75,14 @@ _FOR_ERRORS = {
     "max_dropped_share": "max_dropped_share_error",
 }
 _GOOD_ENDS = ("flows_published", "no_partner", "unwatched")
+ENDS = frozenset(_GOOD_ENDS) | _DROP_NAMES  # the counters one of which every received cloud ends in
 
 
 class Health:
     """Counters, latencies and complaints; any thread may report.
 
-    Every cloud received ends in one of `outcomes`: its flow is published, it has no partner yet, nobody watches, or
-    one Problem that drops it.
+    Every cloud received ends in one of `outcomes`: its flow is published (or just the objects in it, if nobody listens
+    to flow), it has no partner yet, nobody watches, or one Problem that drops it.
 
     logger: rclpy's logger
     name:   whose health it is
@@ -153,10 +156,11 @@ class Health:
 
     def warn_once(self, text: str) -> None:
         with self._lock:
-            known = text in self._warned
-            self._warned.add(text)
+            known = text in self._warned or len(self._warned) == _MOST_WARNINGS  # names may change without end
+            if not known:
+                self._warned.add(text)
         if not known:
-            self._logger.warning(text)
+            self._logger.warning(_line(text))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -179,7 +183,7 @@ class Health:
     def outcomes(self) -> dict[str, int]:
         """What became of clouds; the sum is ``clouds_received`` less those that are still under way."""
         counts = self.counts()
-        return {name: count for name, count in counts.items() if name in _GOOD_ENDS or name in _DROP_NAMES}
+        return {name: count for name, count in counts.items() if name in ENDS}
 
     def report(self, stamp: Time, settings: Settings, gauges: Mapping[str, str] | None = None) -> DiagnosticArray:
         """One status: facts, gauges, counters, rates and the share of dropped clouds over the last ten seconds, ages
@@ -274,7 +278,7 @@ class Health:
             if not quiet:
                 self._logged[key] = now
         if not quiet:
-            self._logger.warning(text)
+            self._logger.warning(_line(text))
 
 
 class _Judgement:
@@ -323,6 +327,12 @@ class _Judgement:
     def complain(self, text: str, level: bytes = DiagnosticStatus.WARN) -> None:
         self.level = max(self.level, level)
         self._texts.append(text)
+
+
+def _line(text: str) -> str:
+    """One line of the log, whatever names there are in the text."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def _percentiles(times: list[tuple[float, float]]) -> tuple[float, float]:

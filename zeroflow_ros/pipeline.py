@@ -39,7 +39,7 @@ from zeroflow_ros.settings import Settings
 from zeroflow_ros.students import StudentFailed
 
 _FASTEST = 100.0  # m/s; a vehicle that is faster has an odometry that jumped
-_GROUND_TOLERANCE = 0.7  # metres
+_GROUND_TOLERANCE = 0.2  # metres; one cloud tells the ground to some centimetres
 _MOUNT_TOLERANCE = 0.1  # metres, and of a rotation matrix, 6 degrees
 _GROUND_TRIALS = 20  # clouds; without ground in them there is nothing to check
 _LATE_NS = 200_000_000  # further back than this is a clock that jumped; less is a cloud that another one overtook

@@ -42,10 +42,9 @@ from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 from zeroflow_ros.account import Account, around_stamp, header_stamp_ns, with_stamp
 from zeroflow_ros.child import child
-from zeroflow_ros.health import Problem
+from zeroflow_ros.health import ENDS
 from zeroflow_ros.process import StopSignal, run
 
-ENDS = {"flows_published", "no_partner", "unwatched"} | {problem.value for problem in Problem if problem.drops}
 _MOST_SWEEPS = 60  # of what is recorded; they are kept in memory, 2 MB each
 _SETTLE_S = 0.5  # a publisher may know of a subscriber before that one knows of it, and takes what it publishes
 _QUIET_S = 3.0  # without an answer, after the last cloud: nothing more will come

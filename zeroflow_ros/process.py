@@ -15,6 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_ros import dds
+from zeroflow_ros.shared_memory import remove_leftovers
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -72,6 +73,7 @@ def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = N
     logger = rclpy.logging.get_logger(name)
     try:
         dds.use_profile()
+        remove_leftovers()  # or each process that is killed takes 70 MB of memory with it
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         code = body(stop)
     except ZeroFlowError as error:

@@ -183,7 +183,7 @@ class ReplayNode(Node):
     def _finish(self) -> None:
         """Let what is under way arrive: the last cloud at its subscribers, and the node's answer to it."""
         last = self._last_stamp_ns
-        if self.count_publishers("processed") > 0:
+        if self.count_publishers(self.resolve_topic_name("processed")) > 0:
             self._spin_until(lambda: last in self._answered, time.monotonic() + _LAST_ANSWER_S)
         if last is None or last in self._answered or self._stop.requested:
             return

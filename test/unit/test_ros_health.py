@@ -331,3 +331,12 @@ def test_activating_again_starts_the_judgement_anew(health: Health, clock: Clock
     health.state = "active"
     status, values = _report(health)
     assert (status.level, values["cloud_age_s"], values["gap"]) == (OK, "never", "1")
+
+
+def test_whatever_names_a_text_holds_it_is_one_line_and_warnings_come_to_an_end():
+    health = Health(Log())
+    health.problem(Problem.MALFORMED, "frame 'a\nb" + 100_000 * "x" + "'")
+    for k in range(1000):
+        health.warn_once(f"no transform to frame {k}\n")
+    assert len(health._logger.lines) == 201
+    assert all("\n" not in line and len(line) <= 1001 for line in health._logger.lines)
