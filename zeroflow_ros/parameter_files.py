@@ -90,8 +90,8 @@ def readme_text() -> str:
     lines = [
         "# Configuration",
         "",
-        "- `flow.yaml`: the flow node's parameters, each with its default, to copy and change; `flow.schema.json` is its",
-        "  JSON schema, with which editors check and explain it",
+        "- `flow.yaml`: the flow node's parameters, each with its default, to copy and change; `flow.schema.json` is",
+        "  its JSON schema, with which editors check and explain it",
         "- `fastdds.xml`: the Fast DDS profile that lets big clouds through",
         "- `flow.rviz`: what RViz shows with `rviz:=true`",
         "",

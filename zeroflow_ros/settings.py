@@ -97,8 +97,8 @@ class Settings:
         _STUDENT,
         "What is kept of the cloud before: nothing (none), or what the fast engine on a CPU computed of it, for which "
         "the grid stands still in the world until the vehicle has moved some metres (anchored). The reference engine "
-        "and a GPU keep nothing: there, anchored only moves the grid. It needs pairs that follow one another, so clouds "
-        "no closer than pair_interval.",
+        "and a GPU keep nothing: there, anchored only moves the grid. So it does where clouds are closer than "
+        "pair_interval, as pairs that follow one another then share none.",
         choices=("none", "anchored"),
     )
 

@@ -15,7 +15,7 @@ from zeroflow_core.pairs import Sweep
 def deskew(sweep: Sweep, motion: SE3, interval_ns: int) -> Sweep:
     """The sweep with all its points as seen at its stamp, from a vehicle that moves uniformly.
 
-    sweep:       each point as seen when it was fired; one without times, or with nothing but zeros, is returned as it is
+    sweep:       each point as seen when it was fired; one without times, or with zeros alone, is returned as it is
     motion:      ego_SE3_ego: the vehicle `interval_ns` after the stamp, in the vehicle frame at the stamp
     interval_ns: nanoseconds, not 0; negative where the motion before the stamp is known
 
