@@ -7,6 +7,7 @@ executor's thread, which is this file's, only receives, and is never kept waitin
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -157,6 +158,7 @@ class FlowNode(LifecycleNode):
         self._road = Road(
             self._pipeline, self._outlets, lambda: self.settings, self._health, lambda: self._clusters.ready
         )
+        _spare_the_collector()
         self._health.state = "active"
         self._subscribe()
 
@@ -321,6 +323,7 @@ class _ClusteringLoader:
         except Exception as error:  # of packages that do not fit each other there are all kinds
             self._health.warn_once(f"no markers, as open3d cannot be imported ({error}): pip install 'open3d==0.19.0'")
         else:
+            _spare_the_collector()
             self.ready = True
 
 
@@ -328,10 +331,16 @@ def _overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions.with_default_policies()
 
 
+def _spare_the_collector() -> None:
+    """What is there by now stays: torch, open3d and scipy are so many objects that going through them takes a quarter
+    of a second, in which nothing else runs, and thousands of new messages a second make that happen often."""
+    gc.collect()
+    gc.freeze()
+
+
 def _give_back_memory() -> None:
     """What a student leaves behind in torch's GPU cache, and in cycles."""
-    import gc
-
+    gc.unfreeze()
     gc.collect()
     import torch
 
