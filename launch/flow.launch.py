@@ -25,8 +25,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from zeroflow_core.resources import share_file
-from zeroflow_ros import dds
-from zeroflow_ros.settings import Entry, entry_value, table
+from zeroflow_ros.parameters.settings import Entry, entry_value, table
+from zeroflow_ros.processes import dds
 
 ARGUMENTS = {
     "points": ("/lidar/points", "topic of the clouds (sensor_msgs/PointCloud2)"),

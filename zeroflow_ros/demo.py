@@ -23,7 +23,7 @@ from rich.console import Console
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_file
-from zeroflow_ros.child import Child, child
+from zeroflow_ros.processes.child import Child, child
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -141,7 +141,7 @@ def _open(
     from sensor_msgs.msg import PointCloud2
 
     from zeroflow_core.datasets.bags import CLOUD, ODOMETRY, TF, Bag
-    from zeroflow_ros.clouds import nanoseconds
+    from zeroflow_ros.messages.clouds import nanoseconds
 
     with Bag(path) as bag:
         clouds = _only(bag, CLOUD, points, "--points")
@@ -296,8 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
             markup=False,
         )
         return 1
-    from zeroflow_ros import dds
-    from zeroflow_ros.process import StopSignal
+    from zeroflow_ros.processes import dds
+    from zeroflow_ros.processes.running import StopSignal
 
     StopSignal()  # from now on SIGTERM cleans up like Ctrl-C
     _keep_to_ourselves()

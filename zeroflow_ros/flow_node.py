@@ -1,8 +1,8 @@
 """The flow node: clouds in, the velocity of every point and the objects that move out.
 
 A managed node. *configure* reads the parameters and loads the student; *activate* subscribes and begins to publish.
-With ``autostart`` (the default) it does both by itself. What happens to a cloud is in road.py and pipeline.py; the
-executor's thread, which is this file's, only receives, and is never kept waiting.
+With ``autostart`` (the default) it does both by itself. What happens to a cloud is in live/; the executor's thread,
+which is this file's, only receives, and is never kept waiting.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from zeroflow_core.ego_motion import OdometryApart
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
 from zeroflow_core.pairs import Sweep
-from zeroflow_ros import dds
-from zeroflow_ros.clouds import nanoseconds
-from zeroflow_ros.ego_motion import EgoMotion
-from zeroflow_ros.fallback import TFMessage
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.outlets import Outlets
-from zeroflow_ros.parameters import Parameters
-from zeroflow_ros.pipeline import Pipeline, new_odometry
-from zeroflow_ros.process import StopSignal, run
-from zeroflow_ros.road import Road
-from zeroflow_ros.settings import Settings, mounting_pose
-from zeroflow_ros.sources import described_input
-from zeroflow_ros.students import NodeStudent, StudentFailed
-from zeroflow_ros.wire import WireCounter
+from zeroflow_ros.live.ego_motion import EgoMotion
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.outlets import Outlets
+from zeroflow_ros.live.pipeline import Pipeline, new_odometry
+from zeroflow_ros.live.road import Road
+from zeroflow_ros.live.sources import described_input
+from zeroflow_ros.live.students import NodeStudent, StudentFailed
+from zeroflow_ros.live.wire import WireCounter
+from zeroflow_ros.messages.clouds import nanoseconds
+from zeroflow_ros.messages.fallback import TFMessage
+from zeroflow_ros.parameters.declared import Parameters
+from zeroflow_ros.parameters.settings import Settings, mounting_pose
+from zeroflow_ros.processes import dds
+from zeroflow_ros.processes.running import StopSignal, run
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -57,7 +57,7 @@ _TELLS_SEQUENCE = hasattr(Subscription, "CallbackType")  # callbacks may ask for
 
 
 class FlowNode(LifecycleNode):
-    """Subscribes `points` and `odom` (and /tf, /tf_static); publishes what outlets.py says, and /diagnostics.
+    """Subscribes `points` and `odom` (and /tf, /tf_static); publishes what live/outlets.py says, and /diagnostics.
 
     Raises:
         ZeroFlowError: a parameter cannot be used.

@@ -41,9 +41,9 @@ from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
 from zeroflow_ros.account import Account, around_stamp, header_stamp_ns, with_stamp
-from zeroflow_ros.child import child
-from zeroflow_ros.health import ENDS
-from zeroflow_ros.process import StopSignal, run
+from zeroflow_ros.live.health import ENDS
+from zeroflow_ros.processes.child import child
+from zeroflow_ros.processes.running import StopSignal, run
 
 _MOST_SWEEPS = 60  # of what is recorded; they are kept in memory, 2 MB each
 _SETTLE_S = 0.5  # a publisher may know of a subscriber before that one knows of it, and takes what it publishes

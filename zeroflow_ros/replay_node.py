@@ -25,8 +25,8 @@ from std_msgs.msg import Header
 from zeroflow_core.datasets.bags import Bag
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_ros.account import header_stamp_ns
-from zeroflow_ros.clouds import nanoseconds
-from zeroflow_ros.process import StopSignal, run
+from zeroflow_ros.messages.clouds import nanoseconds
+from zeroflow_ros.processes.running import StopSignal, run
 
 _CLOUD = "sensor_msgs/msg/PointCloud2"
 _CLOCK_STEP_NS = 20_000_000

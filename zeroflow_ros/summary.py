@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_ros.health import Problem
+from zeroflow_ros.live.health import Problem
 from zeroflow_ros.witness import Witness
 
 

@@ -18,8 +18,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 from zeroflow_core.evaluation.errors import DYNAMIC_SPEED, FlowErrors
 from zeroflow_core.objects import MovingObject
 from zeroflow_core.pairs import Status
-from zeroflow_ros.clouds import nanoseconds
-from zeroflow_ros.fallback import read_points
+from zeroflow_ros.messages.clouds import nanoseconds
+from zeroflow_ros.messages.fallback import read_points
 
 Truth = Callable[[int], "np.ndarray | None"]  # stamp in ns → velocity over ground (N,3) in m/s, if known
 

@@ -39,7 +39,7 @@ PATIENCE = 60.0  # seconds for anything at all to happen; reached only by tests 
 
 def environment() -> dict[str, str]:
     """For processes that talk in the domain of these tests only, with the Fast DDS profile."""
-    from zeroflow_ros import dds
+    from zeroflow_ros.processes import dds
 
     repository = Path(__file__).resolve().parents[2]
     paths = [str(repository), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -19,7 +19,7 @@ pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, odometry, street, tiny_checkpoint
 from sensor_msgs.msg import PointField
 
-from zeroflow_ros.health import Health, Problem
+from zeroflow_ros.live.health import Health, Problem
 
 FLOW, ALONE = "flows_published", "no_partner"
 EVERYTHING = Health(None).outcomes().keys() | {problem.value for problem in Problem}

@@ -32,8 +32,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
-from zeroflow_ros.fallback import TFMessage
-from zeroflow_ros.health import Health
+from zeroflow_ros.live.health import Health
+from zeroflow_ros.messages.fallback import TFMessage
 
 NODE = "zeroflow_ros.flow_node"
 HOUR = 3600 * SECOND

@@ -17,7 +17,7 @@ from processes import Peer, Process, nanoseconds, soak_minutes, tiny_checkpoint
 from zeroflow_core.datasets.bags import write_bag
 from zeroflow_core.geometry import SE3
 from zeroflow_core.simulation.to_and_fro import to_and_fro
-from zeroflow_ros.shared_memory import remove_leftovers
+from zeroflow_ros.processes.shared_memory import remove_leftovers
 
 NODE, PROBE = "zeroflow_ros.flow_node", "zeroflow_ros.probe"
 # Who is killed, and who is started again first.

@@ -15,7 +15,7 @@ from processes import Peer, Process, tiny_checkpoint
 
 from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.datasets.bags import Bag, write_bag
-from zeroflow_ros.health import Problem
+from zeroflow_ros.live.health import Problem
 
 NODE, REPLAY = "zeroflow_ros.flow_node", "zeroflow_ros.replay_node"
 SWEEPS = 78

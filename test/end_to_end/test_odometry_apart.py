@@ -16,7 +16,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from processes import PATIENCE, SECOND, STEP, Caller, Peer, Process, cloud, odometry, street, tiny_checkpoint
 
-from zeroflow_ros.health import Problem
+from zeroflow_ros.live.health import Problem
 
 NODE = "zeroflow_ros.flow_node"
 

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
 
-from zeroflow_ros.wire import WireCounter
+from zeroflow_ros.live.wire import WireCounter
 
 NUMBERED = pytest.param(True, marks=pytest.mark.skipif(not hasattr(Subscription, "CallbackType"), reason="Humble"))
 POINTS = street(100)

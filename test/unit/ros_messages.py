@@ -9,7 +9,7 @@ from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import PointCloud2, PointField
 
-from zeroflow_ros.ego_motion import EgoMotion
+from zeroflow_ros.live.ego_motion import EgoMotion
 
 SECOND = 1_000_000_000
 

@@ -24,9 +24,9 @@ from zeroflow_core.datasets.recording import Recording, import_bag, read_recordi
 from zeroflow_core.distillation.pairs import LogPairs
 from zeroflow_core.ground import Patchwork
 from zeroflow_core.pairs import FramePair, Status
-from zeroflow_ros.health import Health
-from zeroflow_ros.parameters import Settings
-from zeroflow_ros.pipeline import Pipeline, Velocities
+from zeroflow_ros.live.health import Health
+from zeroflow_ros.live.pipeline import Pipeline, Velocities
+from zeroflow_ros.parameters.declared import Settings
 
 DRIVE = Drive()
 EVERY = 11  # of so many rows one is no return

@@ -13,9 +13,9 @@ from ros_messages import SECOND, cloud, rows
 
 from zeroflow_core.datasets.point_cloud2 import Cloud, decode
 from zeroflow_core.geometry import SE3
-from zeroflow_ros.clouds import flow_message, nanoseconds, to_sweep
-from zeroflow_ros.fallback import plain_read_points
-from zeroflow_ros.settings import OUTPUT_FIELDS, Settings
+from zeroflow_ros.messages.clouds import flow_message, nanoseconds, to_sweep
+from zeroflow_ros.messages.fallback import plain_read_points
+from zeroflow_ros.parameters.settings import OUTPUT_FIELDS, Settings
 
 POINTS = np.array([[1, 2, 3], [np.nan, 0, 0], [7, 8, 9], [4, 5, 6]], dtype=np.float32)
 VELOCITY = np.array([[3, 4, 0], [np.nan, np.nan, np.nan], [0, 0, 0], [0, -2, 0]], dtype=np.float32)

@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import pytest
 
-from zeroflow_ros import dds
+from zeroflow_ros.processes import dds
 
 NEW, OLD = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
 

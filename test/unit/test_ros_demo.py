@@ -18,7 +18,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.objects import MovingObject
 from zeroflow_core.tracking import Track
-from zeroflow_ros.markers import MarkerWriter
+from zeroflow_ros.messages.markers import MarkerWriter
 from zeroflow_ros.summary import check, sum_up, table
 from zeroflow_ros.witness import objects_of
 

@@ -15,7 +15,7 @@ from ros_messages import SECOND, odometry, transform
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
-from zeroflow_ros.ego_motion import EgoMotion, NoPose, NoPoseYet, PoseHistory
+from zeroflow_ros.live.ego_motion import EgoMotion, NoPose, NoPoseYet, PoseHistory
 
 
 def _pose(x: float) -> SE3:
@@ -401,7 +401,7 @@ def test_clouds_go_on_in_the_vehicle_frame_of_the_odometry_before():
 
 
 def test_without_kiss_icp_it_is_said_what_to_do(monkeypatch):
-    monkeypatch.setattr("zeroflow_ros.ego_motion.kiss_icp_missing", lambda: "kiss-icp is missing")
+    monkeypatch.setattr("zeroflow_ros.live.ego_motion.kiss_icp_missing", lambda: "kiss-icp is missing")
     ego, told = _ego(odom_published=False)
     with pytest.raises(NoPose, match="remap 'odom' .* pip install kiss-icp.* ego_motion to none"):
         ego.locate(0, "base_link")

@@ -14,7 +14,7 @@ from rclpy.time import Time
 from ros_messages import SECOND, transform
 from sensor_msgs.msg import PointCloud2, PointField
 
-from zeroflow_ros import fallback
+from zeroflow_ros.messages import fallback
 
 QUARTER_TURN = (math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))  # about z
 

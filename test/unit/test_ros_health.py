@@ -14,9 +14,9 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from ros_messages import Log
 
-from zeroflow_ros import health as health_module
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.settings import Settings
+from zeroflow_ros.live import health as health_module
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.parameters.settings import Settings
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 

@@ -15,10 +15,10 @@ from zeroflow_core.ego_motion import KissOdometry, OdometryFailed
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
 from zeroflow_core.pairs import Status
-from zeroflow_ros.ego_motion import Place
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.parameters import Settings
-from zeroflow_ros.pipeline import Dropped, Pipeline
+from zeroflow_ros.live.ego_motion import Place
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.pipeline import Dropped, Pipeline
+from zeroflow_ros.parameters.declared import Settings
 
 STEP = SECOND // 10
 SPEED = 8.0  # m/s, of the vehicle

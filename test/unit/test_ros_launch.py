@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_ros.settings import Settings, table
+from zeroflow_ros.parameters.settings import Settings, table
 
 LAUNCH_FILE = "launch/flow.launch.py"
 

@@ -17,9 +17,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 from zeroflow_core.geometry import SE3
 from zeroflow_core.objects import MovingObject
 from zeroflow_core.tracking import Track
-from zeroflow_ros.fallback import plain_read_points
-from zeroflow_ros.markers import MarkerWriter, flow_lines
-from zeroflow_ros.objects_cloud import objects_cloud
+from zeroflow_ros.messages.fallback import plain_read_points
+from zeroflow_ros.messages.markers import MarkerWriter, flow_lines
+from zeroflow_ros.messages.objects_cloud import objects_cloud
 
 HEADER = Header(frame_id="lidar")
 CAR = Track(

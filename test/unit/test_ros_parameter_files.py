@@ -15,16 +15,16 @@ import pytest
 import yaml
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_ros import parameter_files
-from zeroflow_ros.parameter_files import generated, main, readme_text, schema
-from zeroflow_ros.settings import Settings, checked, table
+from zeroflow_ros.parameters import files as parameter_files
+from zeroflow_ros.parameters.files import generated, main, readme_text, schema
+from zeroflow_ros.parameters.settings import Settings, checked, table
 
 PLAIN_DEFAULTS = json.loads(json.dumps(asdict(Settings())))  # lists for tuples
 
 
 def test_the_committed_files_are_what_the_table_says(repository: Path):
     outdated = [path.name for path, text in generated(repository).items() if path.read_text() != text]
-    assert outdated == [], "run python -m zeroflow_ros.parameter_files and commit what it writes"
+    assert outdated == [], "run python -m zeroflow_ros.parameters.files and commit what it writes"
     assert main(["--check"]) == 0
 
 
@@ -103,7 +103,7 @@ def test_a_file_that_has_been_edited_by_hand_is_found_and_written_anew(repositor
     for name in ("config/flow.yaml", "config/flow.schema.json", "config/README.md", "package.xml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(repository / name, tmp_path / name)
-    monkeypatch.setattr(parameter_files, "__file__", str(tmp_path / "zeroflow_ros" / "parameter_files.py"))
+    monkeypatch.setattr(parameter_files, "__file__", str(tmp_path / "zeroflow_ros" / "parameters" / "files.py"))
     edited = tmp_path / "config" / "flow.yaml"
     edited.write_text(edited.read_text().replace("max_gap: 0.5", "max_gap: 0.7"))
     assert main(["--check"]) == 1 and "0.7" in edited.read_text()
@@ -112,6 +112,6 @@ def test_a_file_that_has_been_edited_by_hand_is_found_and_written_anew(repositor
 
 
 def test_the_files_are_written_without_ros():
-    program = "import sys, zeroflow_ros.parameter_files; print(any(name.startswith('rcl') for name in sys.modules))"
+    program = "import sys, zeroflow_ros.parameters.files; print(any(name.startswith('rcl') for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False", done.stderr

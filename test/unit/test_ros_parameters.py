@@ -14,8 +14,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_ros.parameters import Parameters
-from zeroflow_ros.settings import WHEN, Settings, table
+from zeroflow_ros.parameters.declared import Parameters
+from zeroflow_ros.parameters.settings import WHEN, Settings, table
 
 
 @pytest.fixture(scope="module")

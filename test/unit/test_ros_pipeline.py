@@ -15,10 +15,10 @@ from ros_messages import SECOND, Log, cloud, ego_motion, odometry
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
 from zeroflow_core.pairs import Status
-from zeroflow_ros.ego_motion import NoPose, Place
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.pipeline import Dropped, Pipeline
-from zeroflow_ros.settings import Settings
+from zeroflow_ros.live.ego_motion import NoPose, Place
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.pipeline import Dropped, Pipeline
+from zeroflow_ros.parameters.settings import Settings
 
 STEP = SECOND // 10
 POINTS = np.random.default_rng(1).uniform([-20, -20, 0], [20, 20, 2], (50, 3)).astype(np.float32)

@@ -16,13 +16,13 @@ from ros_messages import SECOND, Log, cloud
 
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import no_ground
-from zeroflow_ros.clouds import nanoseconds
-from zeroflow_ros.ego_motion import NoPose, Place
-from zeroflow_ros.health import Health
-from zeroflow_ros.pipeline import Pipeline
-from zeroflow_ros.road import Road
-from zeroflow_ros.settings import Settings
-from zeroflow_ros.students import StudentFailed
+from zeroflow_ros.live.ego_motion import NoPose, Place
+from zeroflow_ros.live.health import Health
+from zeroflow_ros.live.pipeline import Pipeline
+from zeroflow_ros.live.road import Road
+from zeroflow_ros.live.students import StudentFailed
+from zeroflow_ros.messages.clouds import nanoseconds
+from zeroflow_ros.parameters.settings import Settings
 
 STEP = SECOND // 10
 POINTS = np.random.default_rng(1).uniform([-20, -20, 0], [20, 20, 2], (300, 3)).astype(np.float32)
@@ -277,7 +277,7 @@ def test_a_tracker_that_failed_begins_anew(monkeypatch):
                 raise ValueError("in the middle of it")
             return []
 
-    monkeypatch.setattr("zeroflow_ros.road.Tracker", Fragile)
+    monkeypatch.setattr("zeroflow_ros.live.road.Tracker", Fragile)
     scene = Scene()
     for _ in range(6):
         scene.send()

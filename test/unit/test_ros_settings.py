@@ -11,7 +11,7 @@ import pytest
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
-from zeroflow_ros.settings import OUTPUT_FIELDS, WHEN, Settings, checked, mounting_pose, table
+from zeroflow_ros.parameters.settings import OUTPUT_FIELDS, WHEN, Settings, checked, mounting_pose, table
 
 
 def test_the_defaults_are_valid_and_everything_is_explained():
@@ -123,6 +123,6 @@ def test_a_mounting_that_is_no_pose_is_refused(text: str):
 
 
 def test_the_table_is_read_without_ros():
-    program = "import sys, zeroflow_ros.settings; print(any(name.startswith('rcl') for name in sys.modules))"
+    program = "import sys, zeroflow_ros.parameters.settings; print(any(name.startswith('rcl') for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False", done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroflow_ros.shared_memory import remove_leftovers
+from zeroflow_ros.processes.shared_memory import remove_leftovers
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from zeroflow_ros.stages import Latest, Stage
+from zeroflow_ros.live.stages import Latest, Stage
 
 
 def test_the_newest_item_is_kept_and_what_it_replaces_is_handed_back():

@@ -21,12 +21,12 @@ from zeroflow_core.fastflow3d.student import Student
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import Patchwork
 from zeroflow_core.pairs import Status
-from zeroflow_ros.clouds import flow_message
-from zeroflow_ros.ego_motion import Place
-from zeroflow_ros.fallback import plain_read_points
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.pipeline import Dropped, Pipeline
-from zeroflow_ros.settings import OUTPUT_FIELDS, Settings
+from zeroflow_ros.live.ego_motion import Place
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.pipeline import Dropped, Pipeline
+from zeroflow_ros.messages.clouds import flow_message
+from zeroflow_ros.messages.fallback import plain_read_points
+from zeroflow_ros.parameters.settings import OUTPUT_FIELDS, Settings
 
 STEP = SECOND // 10
 ODD = np.float32([0.0, -0.0, np.nan, np.inf, -np.inf, 1e30, -1e30, 1e-45, 1e-38, 1e19, 2**31, -(2**31), 51.2, 1e6])

@@ -20,9 +20,9 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.checkpoint import save_model
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
-from zeroflow_ros.health import Health
-from zeroflow_ros.settings import Settings
-from zeroflow_ros.students import NodeStudent, StudentFailed
+from zeroflow_ros.live.health import Health
+from zeroflow_ros.live.students import NodeStudent, StudentFailed
+from zeroflow_ros.parameters.settings import Settings
 
 POINTS = np.random.default_rng(0).uniform([-20, -20, -1], [20, 20, 1], (500, 3)).astype(np.float32)
 OUT_OF_MEMORY = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a total capacity of 8 GiB")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from zeroflow_ros.wire import WireCounter
+from zeroflow_ros.live.wire import WireCounter
 
 MS = 1_000_000
 SECOND = 1000 * MS

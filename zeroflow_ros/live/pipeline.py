@@ -31,12 +31,12 @@ from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GROUND_Z, GroundRule, ground_z_of, mark_ground, offset_to
 from zeroflow_core.pairs import Status, Sweep, make_pair
-from zeroflow_ros.clouds import nanoseconds, to_sweep
-from zeroflow_ros.ego_motion import EgoMotion, NoPose
-from zeroflow_ros.frames import Frame, History, named
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.settings import Settings
-from zeroflow_ros.students import StudentFailed
+from zeroflow_ros.live.ego_motion import EgoMotion, NoPose
+from zeroflow_ros.live.frames import Frame, History, named
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.students import StudentFailed
+from zeroflow_ros.messages.clouds import nanoseconds, to_sweep
+from zeroflow_ros.parameters.settings import Settings
 
 _FASTEST = 100.0  # m/s; a vehicle that is faster has an odometry that jumped
 _GROUND_TOLERANCE = 0.2  # metres; one cloud tells the ground to some centimetres
@@ -319,7 +319,7 @@ class Pipeline:
             return previous, replace(frame, sweep=deskew(frame.sweep, motion, interval_ns))
 
     def _marked(self, frame: Frame) -> Frame:
-        """The frame with ground marked, unless it is already."""
+        """The frame with ground marked."""
         return replace(frame, sweep=mark_ground(frame.sweep, self._rule))
 
     def _fault(self, previous: Frame, frame: Frame) -> Dropped | None:

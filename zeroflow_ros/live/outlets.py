@@ -12,12 +12,12 @@ from std_msgs.msg import Float64, Header
 from visualization_msgs.msg import MarkerArray
 
 from zeroflow_core.tracking import Track
-from zeroflow_ros.clouds import flow_message, nanoseconds
-from zeroflow_ros.health import Health
-from zeroflow_ros.markers import MarkerWriter, flow_lines
-from zeroflow_ros.objects_cloud import objects_cloud
-from zeroflow_ros.pipeline import Velocities
-from zeroflow_ros.settings import Settings
+from zeroflow_ros.live.health import Health
+from zeroflow_ros.live.pipeline import Velocities
+from zeroflow_ros.messages.clouds import flow_message, nanoseconds
+from zeroflow_ros.messages.markers import MarkerWriter, flow_lines
+from zeroflow_ros.messages.objects_cloud import objects_cloud
+from zeroflow_ros.parameters.settings import Settings
 
 
 class Outlets:

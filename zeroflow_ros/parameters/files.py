@@ -1,8 +1,8 @@
 """Whatever lists the flow node's parameters, written from the table in settings.py: config/flow.yaml, its JSON schema
 and config/README.md.
 
-    python -m zeroflow_ros.parameter_files            # write them
-    python -m zeroflow_ros.parameter_files --check    # exit with 1 where one is not what it would write
+    python -m zeroflow_ros.parameters.files            # write them
+    python -m zeroflow_ros.parameters.files --check    # exit with 1 where one is not what it would write
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zeroflow_ros.settings import Entry, table
+from zeroflow_ros.parameters.settings import Entry, table
 
 _WIDTH = 120
 _YAML_HEAD = """\
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write what lists the flow node's parameters.")
     parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 where something would change")
     check = parser.parse_args(arguments).check
-    repository = Path(__file__).resolve().parents[1]
+    repository = Path(__file__).resolve().parents[2]
     if not (repository / "package.xml").exists():
         print(f"{repository} is no checkout of this project: nothing to write there", file=sys.stderr)
         return 1

@@ -12,7 +12,7 @@ from sensor_msgs.msg import PointCloud2
 from zeroflow_core.datasets.point_cloud2 import Cloud
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
-from zeroflow_ros.clouds import nanoseconds
+from zeroflow_ros.messages.clouds import nanoseconds
 
 _MOST_FRAMES = 32
 _NEW = 4  # frames that may not have been estimated yet

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.settings import Settings
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.parameters.settings import Settings
 
 # What the messages of CUDA's errors have in common, whatever class they come in: torch's errors of the device are
 # RuntimeErrors before 2.8, Triton's are its own.

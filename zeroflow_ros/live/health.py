@@ -12,7 +12,7 @@ from enum import Enum
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from zeroflow_ros.settings import Settings
+from zeroflow_ros.parameters.settings import Settings
 
 _WINDOW = 200  # clouds over which latencies are summed up: 20 s at 10 Hz
 _RECENT_S = 10.0  # what rates, shares and levels are about

@@ -14,8 +14,8 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_ros import dds
-from zeroflow_ros.shared_memory import remove_leftovers
+from zeroflow_ros.processes import dds
+from zeroflow_ros.processes.shared_memory import remove_leftovers
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 

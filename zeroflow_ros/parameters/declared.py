@@ -13,7 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_ros.settings import WHEN, Entry, Settings, checked, table
+from zeroflow_ros.parameters.settings import WHEN, Entry, Settings, checked, table
 
 
 class Parameters:

@@ -22,8 +22,8 @@ from rclpy.time import Time
 from zeroflow_core.ego_motion import kiss_icp_missing
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3, interpolate
-from zeroflow_ros.clouds import nanoseconds
-from zeroflow_ros.fallback import Buffer, TransformException
+from zeroflow_ros.messages.clouds import nanoseconds
+from zeroflow_ros.messages.fallback import Buffer, TransformException
 
 _MOST_MOUNTS = 100  # that are remembered as unknown
 _HISTORY_NS = 10_000_000_000

@@ -16,12 +16,12 @@ from sensor_msgs.msg import PointCloud2
 from zeroflow_core.objects import moving_objects
 from zeroflow_core.pairs import Status
 from zeroflow_core.tracking import KEPT_SPEED, Track, Tracker
-from zeroflow_ros.frames import Frame
-from zeroflow_ros.health import Health, Problem
-from zeroflow_ros.outlets import Outlets
-from zeroflow_ros.pipeline import Dropped, Pipeline, Velocities
-from zeroflow_ros.settings import Settings
-from zeroflow_ros.stages import Stage
+from zeroflow_ros.live.frames import Frame
+from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.outlets import Outlets
+from zeroflow_ros.live.pipeline import Dropped, Pipeline, Velocities
+from zeroflow_ros.live.stages import Stage
+from zeroflow_ros.parameters.settings import Settings
 
 
 @dataclass

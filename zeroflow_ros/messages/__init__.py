@@ -1,0 +1,1 @@
+"""The core's arrays and objects as messages, and back."""

@@ -1,0 +1,1 @@
+"""The flow node's parameters: `settings` is the table, `declared` makes parameters of it, `files` documents."""
