@@ -32,7 +32,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
 from zeroflow_core.pairs import Sweep
 from zeroflow_ros.live.ego_motion import EgoMotion
-from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.health import Health, Problem, told
 from zeroflow_ros.live.outlets import Outlets
 from zeroflow_ros.live.pipeline import Pipeline, new_odometry
 from zeroflow_ros.live.road import Road
@@ -98,7 +98,7 @@ class FlowNode(LifecycleNode):
         except (ZeroFlowError, StudentFailed) as error:
             return self._failed(str(error))
         except Exception as error:  # rclpy would swallow it
-            return self._failed(f"{type(error).__name__}: {error}")
+            return self._failed(told(error))
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -106,7 +106,7 @@ class FlowNode(LifecycleNode):
         try:
             self._activate()
         except Exception as error:  # rclpy would swallow it
-            self.get_logger().error(f"cannot be activated: {type(error).__name__}: {error}")
+            self.get_logger().error(f"cannot be activated: {told(error)}")
             return TransitionCallbackReturn.ERROR
         self.get_logger().info("ready: " + ", ".join(f"{k} {v}" for k, v in self._health.facts.items()))
         return super().on_activate(state)
@@ -251,7 +251,7 @@ class FlowNode(LifecycleNode):
     def survive(self, error: Exception) -> None:
         """What a callback raised must not end the node: rclpy's own services raise when they are asked for nonsense."""
         self._health.count("callback_failed")
-        text = f"a callback failed: {type(error).__name__}: {error!s:.200}"
+        text = f"a callback failed: {told(error):.200}"
         self.get_logger().error(text, throttle_duration_sec=5.0)
         time.sleep(0.01)  # should it be the waiting that fails
 

@@ -329,6 +329,12 @@ class _Judgement:
         self._texts.append(text)
 
 
+def told(error: Exception) -> str:
+    """What an error is and says, without the pages that some add."""
+    first = str(error).strip().splitlines()[:1]
+    return f"{type(error).__name__}: {first[0] if first else ''}"
+
+
 def _line(text: str) -> str:
     """One line of the log, whatever names there are in the text."""
     line = " ".join(text.splitlines())

@@ -17,7 +17,7 @@ from zeroflow_core.objects import moving_objects
 from zeroflow_core.pairs import Status
 from zeroflow_core.tracking import KEPT_SPEED, Track, Tracker
 from zeroflow_ros.live.frames import Frame
-from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.health import Health, Problem, told
 from zeroflow_ros.live.outlets import Outlets
 from zeroflow_ros.live.pipeline import Dropped, Pipeline, Velocities
 from zeroflow_ros.live.stages import Stage
@@ -105,7 +105,7 @@ class Road:
             self._outlets.publish_times(job.result, job.arrived)
             is_for_objects = self._outlets.wants_objects() and self._can_cluster()
         except Exception as error:  # whatever the middleware says of one message, the next one may pass
-            self._health.problem(Problem.PUBLISH_FAILED, f"a flow was not published: {_told(error)}")
+            self._health.problem(Problem.PUBLISH_FAILED, f"a flow was not published: {told(error)}")
             self._done(job)
             return
         self._health.flow_published()
@@ -123,7 +123,7 @@ class Road:
                 self._outlets.publish_objects(result, tracks, settings.min_speed)
         except Exception as error:
             self._tracker.reset()  # who knows what it was in the middle of
-            self._health.problem(Problem.OBJECTS_FAILED, f"no objects for a cloud: {_told(error)}")
+            self._health.problem(Problem.OBJECTS_FAILED, f"no objects for a cloud: {told(error)}")
         self._done(job)
 
     def _follow(self, result: Velocities, settings: Settings) -> list[Track]:
@@ -177,7 +177,7 @@ class Road:
             self._health.problem(why.problem, str(why))
         except Exception as error:  # one bad cloud must not end the node; the log and a counter tell
             self._pipeline.reset()
-            self._health.problem(Problem.INTERNAL_ERROR, f"a cloud failed: {_told(error)}")
+            self._health.problem(Problem.INTERNAL_ERROR, f"a cloud failed: {told(error)}")
         else:
             if made is not None:
                 return made
@@ -189,8 +189,4 @@ class Road:
         try:
             self._outlets.publish_processed(job.message.header)
         except Exception as error:  # the cloud has had its end already, and is not counted again
-            self._health.warn_once(f"'processed' was not published: {_told(error)}")
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+            self._health.warn_once(f"'processed' was not published: {told(error)}")

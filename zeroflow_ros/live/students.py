@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zeroflow_ros.live.health import Health, Problem
+from zeroflow_ros.live.health import Health, Problem, told
 from zeroflow_ros.parameters.settings import Settings
 
 # What the messages of CUDA's errors have in common, whatever class they come in: torch's errors of the device are
@@ -78,7 +78,7 @@ class NodeStudent:
         try:
             return self._student.flow(pc0, pc1)
         except Exception as error:
-            problem = _told(error)
+            problem = told(error)
             if not self._is_of_device(problem):
                 raise StudentFailed(f"the student failed: {problem}") from error
         if "out of memory" in problem:
@@ -86,14 +86,14 @@ class NodeStudent:
             try:
                 return self._student.flow(pc0, pc1)
             except Exception as error:
-                problem = _told(error)
+                problem = told(error)
         if not self._settings().cpu_fallback:
             raise StudentFailed(f"the GPU failed and cpu_fallback is off: {problem}")
         self._move_to_cpu(problem)
         try:
             return self._student.flow(pc0, pc1)
         except Exception as error:
-            raise StudentFailed(f"the student failed on the CPU, too: {_told(error)}") from error
+            raise StudentFailed(f"the student failed on the CPU, too: {told(error)}") from error
 
     def _is_of_device(self, problem: str) -> bool:
         return self.device.startswith("cuda") and any(word in problem.lower() for word in _DEVICE_WORDS)
@@ -105,7 +105,7 @@ class NodeStudent:
         try:
             self._student = self._copy_on_cpu()
         except Exception as error:
-            raise StudentFailed(f"the GPU failed, and the student can't be made on the CPU: {_told(error)}") from error
+            raise StudentFailed(f"the GPU failed, and the student can't be made on the CPU: {told(error)}") from error
         _empty_cache()
 
     def _copy_on_cpu(self):
@@ -136,11 +136,6 @@ class NodeStudent:
         facts["checkpoint"] = str(student.metadata.get("name", self._settings().checkpoint))
         facts["device"], facts["engine"] = str(student.device), student.engine
         facts["precision"] = student.precision
-
-
-def _told(error: Exception) -> str:
-    first = str(error).strip().splitlines()[:1]
-    return f"{type(error).__name__}: {first[0] if first else ''}"
 
 
 def _empty_cache() -> None:
