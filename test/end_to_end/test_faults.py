@@ -9,14 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, odometry, street, tiny_checkpoint
+from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, odometry, street
 from sensor_msgs.msg import PointField
 
 from zeroflow_ros.live.health import Health, Problem
@@ -194,11 +193,6 @@ ODOMETRY = {
     "of another vehicle frame": Fault(_set(child_frame_id="imu"), (FLOW,)),
     "of no vehicle frame": Fault(_set(child_frame_id=""), (FLOW,)),
 }
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from lifecycle_msgs.srv import ChangeState
 from processes import (
     SECOND,
     STEP,
-    Caller,
     Peer,
     Process,
     cloud,
@@ -24,7 +23,6 @@ from processes import (
     odometry,
     soak_minutes,
     street,
-    tiny_checkpoint,
 )
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -47,11 +45,6 @@ node = rclpy.create_node("slow")
 node.create_subscription(PointCloud2, "/around/flow", lambda flow: time.sleep(60), QoSProfile(depth=1))
 rclpy.spin(node)
 """
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 def _start(folder: Path, name: str, **parameters: object) -> Process:
@@ -79,13 +72,6 @@ def peer(node):
     assert int(counts["clouds_received"]) == sum(int(counts[name]) for name in Health(None).outcomes())
     assert counts["internal_error"] == "0" and "Traceback" not in node.log, node.log
     peer.close()
-
-
-@pytest.fixture
-def caller():
-    caller = Caller()
-    yield caller
-    caller.close()
 
 
 def _series(peer: Peer, now: int, count: int = 5, points: int = 4000, with_odometry: bool = True) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, street, tiny_checkpoint
+from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, street
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
@@ -22,28 +23,10 @@ CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEA
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
 @pytest.fixture
-def start(tmp_path, checkpoint):
-    """Starts flow nodes with the given parameters."""
-    started = []
-
-    def start_node(*arguments: str, ready: str = "ready: ", **parameters: object) -> Process:
-        values = {"checkpoint": checkpoint, "device": "cpu", "ground": "none", "ego_motion": "none"} | parameters
-        words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        node = Process(tmp_path, NODE, "--ros-args", *words, *arguments)
-        started.append(node)
-        if ready:
-            node.wait_for(ready)
-        return node
-
-    yield start_node
-    for node in started:
-        node.kill()
+def start(start_node):
+    """Starts flow nodes that need nothing but clouds."""
+    return partial(start_node, ground="none", ego_motion="none")
 
 
 class Operator(Peer):

@@ -26,26 +26,6 @@ THREADS = (
 )
 
 
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def start_process(module: str, *arguments: object) -> Process:
-        started.append(Process(tmp_path, module, *arguments))
-        return started[-1]
-
-    yield start_process
-    for process in started:
-        process.kill()
-
-
-@pytest.fixture
-def caller():
-    caller = Caller()
-    yield caller
-    caller.close()
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ego_motion", ["odom", "kiss_icp"] if SOAK else ["odom"])
 def test_under_load_every_cloud_is_accounted_for_and_the_node_stays_responsive(start, caller, tmp_path, ego_motion):

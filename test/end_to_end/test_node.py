@@ -12,41 +12,10 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, odometry, street, tiny_checkpoint
+from processes import SECOND, STEP, Peer, Process, cloud, nanoseconds, odometry, street
 
 NODE = "zeroflow_ros.flow_node"
 HOURS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture
-def start(tmp_path, checkpoint):
-    """Starts flow nodes with the given parameters."""
-    started = []
-
-    def start_node(*arguments: str, wait: bool = True, **parameters: object) -> Process:
-        values = {"checkpoint": checkpoint, "device": "cpu"} | parameters
-        words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        node = Process(tmp_path, NODE, "--ros-args", *words, *arguments)
-        started.append(node)
-        if wait:
-            node.wait_for("ready: ")
-        return node
-
-    yield start_node
-    for node in started:
-        node.kill()
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +70,8 @@ def _since(before: dict[str, str], counts: dict[str, str], *names: str) -> list[
     return [int(counts[name]) - int(before[name]) for name in names]
 
 
-def test_previous_answers_for_the_cloud_before(start, peer):
-    start(flow_target="previous", ego_motion="none")
+def test_previous_answers_for_the_cloud_before(start_node, peer):
+    start_node(flow_target="previous", ego_motion="none")
     peer.connect(clouds_only=True)
     sent = [cloud(street(3000 + k, seed=k), SECOND + k * STEP) for k in range(3)]
     for message in sent:
@@ -244,9 +213,9 @@ def test_clouds_wait_for_their_odometry_and_do_without_flow_when_it_fails(shared
     peer.wait(lambda: len(peer.flows) == 2, "flow again, now that there is odometry again")
 
 
-def test_big_best_effort_clouds_arrive(start):
+def test_big_best_effort_clouds_arrive(start_node):
     """1.8 MB in 150,000 points: with Fast DDS's defaults not one of them would."""
-    start(ground="none")
+    start_node(ground="none")
     peer = Peer(clouds_reliable=False)
     try:
         peer.connect()
@@ -285,8 +254,8 @@ def test_without_open3d_there_is_flow_but_no_marker(tmp_path, checkpoint, peer):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_in_good_order(start, peer, number):
-    node = start()
+def test_a_signal_ends_the_node_in_good_order(start_node, peer, number):
+    node = start_node()
     peer.connect()
     peer.send(cloud(street(), SECOND), odometry(SECOND))
     peer.cloud_out.publish(cloud(street(200_000), SECOND + STEP))  # in the middle of its work
@@ -296,8 +265,8 @@ def test_a_signal_ends_the_node_in_good_order(start, peer, number):
     assert "Traceback" not in node.log and "rror" not in node.log
 
 
-def test_a_signal_during_the_start_ends_the_node_in_good_order(start):
-    node = start(wait=False)
+def test_a_signal_during_the_start_ends_the_node_in_good_order(start_node):
+    node = start_node(ready="")
     while node.running and "torch" not in Path(f"/proc/{node.pid}/maps").read_text():
         pass
     node.signal(signal.SIGINT)
@@ -313,7 +282,7 @@ def test_a_signal_during_the_start_ends_the_node_in_good_order(start):
         ({"ego_motion": "gps"}, "parameter ego_motion is 'gps', but must be one of: auto, odom, tf, kiss_icp, none"),
     ],
 )
-def test_a_node_that_cannot_start_says_why_in_one_sentence(start, parameters, complaint):
-    node = start(wait=False, **parameters)
+def test_a_node_that_cannot_start_says_why_in_one_sentence(start_node, parameters, complaint):
+    node = start_node(ready="", **parameters)
     assert node.wait() == 1
     assert complaint in node.log and "Traceback" not in node.log

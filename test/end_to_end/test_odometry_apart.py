@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("kiss_icp", reason="kiss-icp is not installed")
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from processes import PATIENCE, SECOND, STEP, Caller, Peer, Process, cloud, odometry, street, tiny_checkpoint
+from processes import PATIENCE, SECOND, STEP, Process, cloud, odometry, street
 
 from zeroflow_ros.live.health import Problem
 
@@ -22,36 +23,9 @@ NODE = "zeroflow_ros.flow_node"
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(start_node):
     """Starts a flow node with the given parameters."""
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
-    started = []
-
-    def start_node(**parameters: object) -> Process:
-        values = {"checkpoint": checkpoint, "device": "cpu", "ground": "none"} | parameters
-        words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        node = Process(tmp_path, NODE, "--ros-args", *words)
-        started.append(node)
-        node.wait_for("ready: ")
-        return node
-
-    yield start_node
-    for node in started:
-        node.kill()
-
-
-@pytest.fixture
-def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
-
-
-@pytest.fixture
-def caller():
-    caller = Caller()
-    yield caller
-    caller.close()
+    return partial(start_node, ground="none")
 
 
 def _state(pid: int) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from processes import Peer, Process, tiny_checkpoint
+from processes import Peer
 
 from zeroflow_core.datasets.bags import write_bag
 from zeroflow_core.simulation.to_and_fro import to_and_fro
@@ -18,29 +18,11 @@ NODE, PROBE, BENCH = "zeroflow_ros.flow_node", "zeroflow_ros.probe", "zeroflow_c
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
 def drive(tmp_path_factory):
     """A second of small clouds, as a bag without poses."""
     path = tmp_path_factory.mktemp("bags") / "drive"
     write_bag(path, to_and_fro(2000, 10.0)[:10], {}, odom=False, tf=False)
     return path
-
-
-@pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def start_process(module: str, *arguments: object) -> Process:
-        started.append(Process(tmp_path, module, *arguments))
-        return started[-1]
-
-    yield start_process
-    for process in started:
-        process.kill()
 
 
 def test_the_bench_measures_a_node_that_it_starts(start, checkpoint, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
 
-from processes import SECOND, STEP, Peer, Process, nanoseconds, street, tiny_checkpoint
+from processes import SECOND, STEP, Peer, nanoseconds, street
 
 from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.datasets.bags import Bag, write_bag
@@ -21,12 +22,7 @@ from zeroflow_core.pairs import Sweep
 
 NODE, REPLAY = "zeroflow_ros.flow_node", "zeroflow_ros.replay_node"
 SWEEPS = 5
-TO_NODE = ["--ros-args", "-r", "points:=/lidar/points", "-r", "odom:=/odom"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+TO_NODE = ["-r", "points:=/lidar/points", "-r", "odom:=/odom"]
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +43,8 @@ def bag(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def start(tmp_path):
-    started = []
-
-    def start_process(module: str, *arguments: object) -> Process:
-        started.append(Process(tmp_path, module, *arguments))
-        return started[-1]
-
-    yield start_process
-    for process in started:
-        process.kill()
-
-
-@pytest.fixture
-def start_node(start, checkpoint):
-    def start_flow_node() -> Process:
-        node = start(NODE, *TO_NODE, "-p", f"checkpoint:={checkpoint}", "-p", "device:=cpu")
-        node.wait_for("ready: ")
-        return node
-
-    return start_flow_node
+def start_node(start_node):
+    return partial(start_node, *TO_NODE)
 
 
 @pytest.fixture
