@@ -20,7 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -35,7 +34,7 @@ from visualization_msgs.msg import MarkerArray
 from zeroflow_core.bench.process_watch import ProcessWatch, sum_up
 from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.datasets.bags import is_bag, read_sweeps
-from zeroflow_core.datasets.point_cloud2 import fields_of, structured
+from zeroflow_core.datasets.point_cloud2 import fields_of, rows_of
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_file
 from zeroflow_core.geometry import SE3
@@ -150,14 +149,7 @@ class Probe(Node):
 
 def _message(sweep: Sweep, frame: str) -> PointCloud2:
     """The fields that a Velodyne's driver sends, as densely as it does: 22 bytes a point."""
-    columns = {name: sweep.points[:, axis] for axis, name in enumerate("xyz")}
-    if sweep.intensity is not None:
-        columns["intensity"] = sweep.intensity.astype(np.float32, copy=False)
-    if sweep.ring is not None:
-        columns["ring"] = sweep.ring.astype(np.uint16, copy=False)
-    if sweep.time_offset_ns is not None:
-        columns["t"] = sweep.time_offset_ns.astype(np.int32, copy=False)
-    rows = structured(columns)
+    rows = rows_of(sweep)
     message = PointCloud2(height=1, width=len(rows), point_step=rows.itemsize, row_step=rows.nbytes, is_dense=True)
     message.header.frame_id = frame
     message.fields = [PointField(name=n, offset=o, datatype=d, count=c) for n, o, d, c in fields_of(rows.dtype)]

@@ -31,9 +31,9 @@ def _run(*arguments: object):
 
 
 def test_onnx_is_what_it_writes_and_one_line_is_what_it_says(checkpoint, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     out = tmp_path / "tiny.onnx"
     program = "import sys; from zeroflow_core.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "export", checkpoint, "--out", out, "--points", "90"]

@@ -171,7 +171,7 @@ def test_no_ground_height_from_nothing():
 @pytest.mark.parametrize("installed", [True, False])
 def test_ground_height_of_a_recording_is_that_of_most_sweeps(monkeypatch, installed: bool):
     if installed:
-        pytest.importorskip("pypatchworkpp")
+        pytest.importorskip("pypatchworkpp", reason="Patchwork++ is not installed")
     else:
         monkeypatch.setitem(sys.modules, "pypatchworkpp", None)
     heights = [1.73, 1.73, 2.2, 0.5, 1.73]
@@ -180,7 +180,7 @@ def test_ground_height_of_a_recording_is_that_of_most_sweeps(monkeypatch, instal
 
 
 def test_kerbs_and_hedges_dont_raise_the_ground_height_of_a_recording():
-    pytest.importorskip("pypatchworkpp")
+    pytest.importorskip("pypatchworkpp", reason="Patchwork++ is not installed")
     points, _ = road_with_boxes(1.73)
     beside = np.abs(points[:, 1]) > 6  # with something 0.6 m high on all of it, beyond what the road shows
     points[beside, 2] += np.random.default_rng(0).uniform(0.2, 0.6, beside.sum()).astype(np.float32)

@@ -77,7 +77,7 @@ def _live(messages: list, recording: Recording) -> tuple[list[FramePair], list[V
 
 @pytest.mark.parametrize("ego_motion", ["odometry", "kiss_icp"])
 def test_the_node_sees_what_the_import_writes(tmp_path: Path, ego_motion: str):
-    pytest.importorskip("kiss_icp")
+    pytest.importorskip("kiss_icp", reason="kiss-icp is not installed")
     messages = [*_clouds(), *DRIVE.mounting(), *(DRIVE.odometry() if ego_motion == "odometry" else [])]
     (log,) = import_bag(DRIVE.record(tmp_path / "bag", messages), tmp_path / "logs", ego_motion=ego_motion)
     live, answers = _live(messages, read_recording(log))

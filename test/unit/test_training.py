@@ -538,7 +538,7 @@ def test_without_tensorboard_it_trains_all_the_same(settings, monkeypatch):
 
 def test_with_tensorboard_its_curves_are_there(settings, monkeypatch):
     monkeypatch.undo()
-    pytest.importorskip("tensorboard")
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tiny_student(monkeypatch)

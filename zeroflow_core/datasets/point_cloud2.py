@@ -11,6 +11,7 @@ import numpy as np
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import finite_rows
+from zeroflow_core.pairs import Sweep
 
 # PointField's datatype constants.
 _FORMAT_OF_DATATYPE = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -105,6 +106,20 @@ def fields_of(dtype: np.dtype) -> list[tuple[str, int, int, int]]:
             raise ValueError(f"a PointCloud2 field cannot be {field_dtype} (field '{name}')")
         fields.append((name, offset, _DATATYPE_OF_FORMAT[format_], 1))
     return fields
+
+
+def rows_of(sweep: Sweep) -> np.ndarray:
+    """What a sweep has, packed by `structured`: x y z intensity (float32), ring (uint16), t (nanoseconds, 32 bits)."""
+    columns = {name: sweep.points[:, axis] for axis, name in enumerate("xyz")}
+    if sweep.intensity is not None:
+        columns["intensity"] = sweep.intensity.astype(np.float32, copy=False)
+    if sweep.ring is not None:
+        columns["ring"] = sweep.ring.astype(np.uint16, copy=False)
+    if sweep.time_offset_ns is not None:
+        # The usual type, but it cannot say that a point was measured before the stamp.
+        signed = len(sweep) > 0 and sweep.time_offset_ns.min() < 0
+        columns["t"] = sweep.time_offset_ns.astype(np.int32 if signed else np.uint32)
+    return structured(columns)
 
 
 def dtype_of(fields: Iterable[Any], point_step: int, big_endian: bool = False) -> np.dtype:

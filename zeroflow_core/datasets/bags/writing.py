@@ -13,7 +13,7 @@ import numpy as np
 
 from zeroflow_core.datasets.bags.messages import CLOUD, ODOMETRY, TF, typestore
 from zeroflow_core.datasets.bags.trajectory import Trajectory
-from zeroflow_core.datasets.point_cloud2 import fields_of, structured
+from zeroflow_core.datasets.point_cloud2 import fields_of, rows_of
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import new_folder
 from zeroflow_core.geometry import SE3
@@ -165,16 +165,7 @@ class _Recorder:
             self._write("/odom", stamp_ns, message)
 
     def cloud(self, sweep: Sweep) -> None:
-        columns = {name: sweep.points[:, axis] for axis, name in enumerate("xyz")}
-        if sweep.intensity is not None:
-            columns["intensity"] = sweep.intensity.astype(np.float32, copy=False)
-        if sweep.ring is not None:
-            columns["ring"] = sweep.ring.astype(np.uint16, copy=False)
-        if sweep.time_offset_ns is not None:
-            # The usual type, but it cannot say that a point was measured before the stamp.
-            signed = len(sweep) > 0 and sweep.time_offset_ns.min() < 0
-            columns["t"] = sweep.time_offset_ns.astype(np.int32 if signed else np.uint32)
-        packed = structured(columns)
+        packed = rows_of(sweep)
         message = self._types[CLOUD](
             header=self._header(sweep.stamp_ns, "base_link"),
             height=1,
