@@ -23,7 +23,7 @@ ros := $(if $(ROS_DISTRO),$(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && ech
 ifeq ($(ros),)
 venv_flags :=
 pins := -c constraints.txt
-extras := ros,dev
+extras := ros,dev,viz
 else
 venv_flags := --system-site-packages
 numpy_major := $(shell $(PYTHON) -c 'import numpy; print(numpy.__version__.split(".")[0])')

@@ -5,7 +5,20 @@ from pathlib import Path
 from setuptools import setup
 
 INDEX = "share/ament_index/resource_index/packages"
-CORE_COMMANDS = ("infer", "flow", "convert", "simulate", "distill", "evaluate", "compare", "export", "doctor")
+CORE_COMMANDS = (
+    "infer",
+    "flow",
+    "convert",
+    "simulate",
+    "distill",
+    "evaluate",
+    "compare",
+    "render",
+    "view",
+    "export",
+    "download",
+    "doctor",
+)
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:
@@ -20,7 +33,7 @@ setup(
         (INDEX, ["resource/zeroflow_ros", "resource/zeroflow_core"]),
         # `ros2 run <package> <command>` starts lib/<package>/<command>. A console script there would name the
         # build's interpreter in its first line and miss what the user's virtual environment has.
-        ("lib/zeroflow_ros", ["scripts/zeroflow_ros/" + name for name in ("flow_node", "replay", "demo")]),
+        ("lib/zeroflow_ros", ["scripts/zeroflow_ros/" + name for name in ("flow_node", "replay", "live_view", "demo")]),
         ("lib/zeroflow_core", ["scripts/zeroflow_core/" + name for name in CORE_COMMANDS]),
         ("share/zeroflow_ros", ["package.xml"]),
         ("share/zeroflow_core", ["LICENSE"]),  # each source once: colcon keeps one destination per file

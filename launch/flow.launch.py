@@ -1,4 +1,4 @@
-"""The flow node on a LiDAR topic; with rviz:=true a view of it, with bag:=… something to look at.
+"""The flow node on a LiDAR topic; with rviz:=true or foxglove:=true a view of it, with bag:=… something to look at.
 
     ros2 launch zeroflow_ros flow.launch.py points:=/ouster/points odom:=/odometry/filtered rviz:=true
     ros2 launch zeroflow_ros flow.launch.py bag:=$(ros2 pkg prefix --share zeroflow_ros)/rosbags/small_scanner
@@ -8,8 +8,10 @@ Every parameter of the node is a launch argument too; given ones win over params
 
 from __future__ import annotations
 
+import os
 from typing import List  # noqa: UP035 launch knows no other list of texts
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -24,6 +26,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.resources import share_file
 from zeroflow_ros.parameters.settings import Entry, entry_value, table
 from zeroflow_ros.processes import dds
@@ -37,6 +40,9 @@ ARGUMENTS = {
     "use_respawn": ("false", "true starts the flow node again, two seconds after it ended by itself"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "rviz": ("false", "true opens RViz with config/flow.rviz"),
+    "fixed_frame": ("", "RViz's fixed frame; empty for base_link. Without TF it must be the clouds' frame"),
+    "foxglove": ("false", "true starts foxglove_bridge for Foxglove, whose layout is config/foxglove_layout.json"),
+    "foxglove_port": ("8765", "TCP port that Foxglove connects to, as ws://<this machine>:<port>"),
     "bag": ("", "rosbag2 to play; empty for live clouds"),
     "rate": ("1.0", "times as fast as recorded, for the bag; 0 for as fast as possible"),
     "loop": ("false", "true plays the bag again and again; otherwise everything ends with it"),
@@ -75,6 +81,8 @@ def _start(context: LaunchContext) -> list:
             actions.append(RegisterEventHandler(ending))
     if _is_true(given, "rviz"):
         actions.append(_rviz(given))
+    if _is_true(given, "foxglove"):
+        actions.append(_foxglove_bridge(given))
     return actions
 
 
@@ -134,14 +142,35 @@ def _replay(given: dict[str, str]) -> Node:
 
 
 def _rviz(given: dict[str, str]) -> Node:
+    frame = given["fixed_frame"]
     return Node(
         package="rviz2",
         executable="rviz2",
         namespace=given["namespace"],
         parameters=[{"use_sim_time": _sim_time(given)}],
         # The saved view names absolute topics; relative ones follow the namespace.
-        remappings=[("/flow", "flow"), ("/markers", "markers"), ("/lidar/points", given["points"])],
-        arguments=["-d", str(share_file("config/flow.rviz"))],
+        remappings=[
+            *((f"/{topic}", topic) for topic in ("flow", "markers", "flow_node/map", "flow_node/path")),
+            ("/lidar/points", given["points"]),
+        ],
+        arguments=["-d", str(share_file("config/flow.rviz")), *(["-f", frame] if frame else [])],
+        output="screen",
+    )
+
+
+def _foxglove_bridge(given: dict[str, str]) -> Node:
+    try:
+        get_package_prefix("foxglove_bridge")
+    except PackageNotFoundError as error:
+        package = f"ros-{os.environ.get('ROS_DISTRO', '<distribution>')}-foxglove-bridge"
+        raise ZeroFlowError(f"foxglove_bridge is not installed: sudo apt install {package}") from error
+    if not given["foxglove_port"].isdecimal():
+        raise ValueError(f"launch argument foxglove_port:={given['foxglove_port']} is no number")
+    return Node(
+        package="foxglove_bridge",
+        executable="foxglove_bridge",
+        namespace=given["namespace"],
+        parameters=[{"use_sim_time": _sim_time(given), "port": int(given["foxglove_port"])}],
         output="screen",
     )
 

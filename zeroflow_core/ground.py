@@ -82,6 +82,7 @@ class MapRaster:
         finite = np.isfinite(xy).all(axis=1)
         pixel = np.zeros(xy.shape, dtype=np.int64)
         exact = (xy[finite] @ self.rotation.T + self.translation) * self.scale
+        exact = np.clip(exact, -1.0, max(self.heights.shape))  # far outside is outside
         pixel[finite] = np.round(exact) if self.nearest else np.trunc(exact)
         rows, columns = self.heights.shape
         x, y = pixel.T

@@ -10,7 +10,9 @@ from zeroflow_core.errors import ZeroFlowError
 
 _NEIGHBOUR_DISTANCE = 1.0  # metres: bridges gaps on a car 50 m away, not those between lanes
 _HORIZON = 0.5  # seconds: neighbours must still be neighbours after it, which parts oncoming cars
+_FAR_HORIZON = 2.0  # seconds: likewise for groups that do not hold together, such as a car that passes a bus
 _HEIGHT_WEIGHT = 0.4  # far scan lines lie further apart than the points along them
+_EXPLAINED = 0.8  # of such a group's points, that must then be in groups that do
 _CELL = 0.3  # metres: thinning makes the cost independent of how close an object is
 _CORE_CELLS = 3  # occupied cells, its own included, within that distance of a core point
 _MOST_POINTS = 50_000  # where more than that move, most likely everything does, and it must not take seconds
@@ -77,19 +79,28 @@ def moving_objects(
         return []
     points, velocity = points[moving].astype(np.float64), velocity[moving].astype(np.float64)
 
-    groups = [members for members in _members(_group(points, velocity)) if len(members) >= min_points]
     speed = np.sqrt(np.einsum("ij,ij->i", velocity, velocity))
-    groups = [
-        members
-        for members in groups
-        if np.linalg.norm(velocity[members].mean(axis=0)) >= min_coherence * speed[members].mean()
-    ]
+
+    def is_coherent(members: np.ndarray) -> bool:
+        return bool(np.linalg.norm(velocity[members].mean(axis=0)) >= min_coherence * speed[members].mean())
+
+    groups = []
+    for members in _members(_group(points, velocity)):
+        if len(members) < min_points:
+            continue
+        if is_coherent(members):
+            groups.append(members)
+            continue
+        apart = [members[part] for part in _members(_group(points[members], velocity[members], _FAR_HORIZON))]
+        apart = [part for part in apart if len(part) >= min_points and is_coherent(part)]
+        if sum(map(len, apart)) >= _EXPLAINED * len(members):  # otherwise it is noise
+            groups += apart
     found = _join_fragments(groups, points, velocity)
     found = [one for one in found if one.size.max() >= min_extent and one.speed >= min_speed]
     return sorted(found, key=lambda one: -one.num_points)
 
 
-def _group(points: np.ndarray, velocity: np.ndarray) -> np.ndarray:
+def _group(points: np.ndarray, velocity: np.ndarray, horizon: float = _HORIZON) -> np.ndarray:
     """Group number (N,) of each point, −1 for none: DBSCAN of where the points are and of where they will be.
 
     Two cars that pass each other touch now but not half a second later; a car that drives towards another
@@ -100,7 +111,7 @@ def _group(points: np.ndarray, velocity: np.ndarray) -> np.ndarray:
     now = np.column_stack([np.bincount(cell_of_point, column, count) / weights for column in points.T])
     drift = np.column_stack([np.bincount(cell_of_point, column, count) / weights for column in velocity.T])
     now[:, 2] *= _HEIGHT_WEIGHT
-    later = now + drift * [_HORIZON, _HORIZON, 0.0]
+    later = now + drift * [horizon, horizon, 0.0]
 
     label = _dbscan(now)
     grouped = np.flatnonzero(label >= 0)  # what is noise now is none of it later

@@ -1,4 +1,4 @@
-"""The demo: a log through the real node over real DDS, then a picture and a page of figures.
+"""The demo: a log through the real node over real DDS, then a film, a picture and a page of figures.
 
 Three processes, as on a robot: a replay publishes clouds, the flow node answers, and this one looks on.
 """
@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rclpy.executors import Executor
 
     from zeroflow_core.datasets.bags import Bag
+    from zeroflow_core.playback.rendering import Look
+    from zeroflow_ros.album import Album
     from zeroflow_ros.witness import Witness
 
 _SETTLING_S = 3.0  # younger participants are discovered only by their next announcement
@@ -41,11 +43,13 @@ def demo(
     log: Annotated[
         Path | None, typer.Argument(help="An AV2 log or a rosbag2; without it, a drive is simulated.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the picture and the summary.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for film, picture and summary.")] = Path("out/demo"),
     sweeps: Annotated[int, typer.Option(min=2, help="Sweeps of the simulated drive.")] = 30,
     scene: Annotated[str, typer.Option(help="What is driven through: street, junction or highway.")] = "junction",
     seed: Annotated[int, typer.Option(min=0, help="Which of those.")] = 1,
-    checkpoint: Annotated[str, typer.Option(help="Weights of the student: a file, or 'default'.")] = "default",
+    checkpoint: Annotated[
+        str, typer.Option(help="Weights of the student: a file, 'default', or a published name.")
+    ] = "default",
     device: Annotated[str, typer.Option(help="Where the student runs: auto, cpu, cuda or cuda:n.")] = "auto",
     points: Annotated[str | None, typer.Option(help="Cloud topic, where a bag has several.")] = None,
     odom: Annotated[str | None, typer.Option(help="Topic of the odometry, where a bag has several.")] = None,
@@ -58,9 +62,11 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".playing-", dir=out) as workspace:
             source = _source(console, log, Path(workspace), sweeps, scene, seed, points, odom)
-            witness = _play(console, source, out, checkpoint, device)
-        picture = _draw(witness, source, out)
-        summary = sum_up(source.name, source.num_points, witness, picture)
+            album = _album(Path(workspace))
+            witness = _play(console, source, out, checkpoint, device, album)
+            picture = _draw(witness, album, source, out)
+            film = _film(console, album, source, out)
+        summary = sum_up(source.name, source.num_points, witness, picture, film)
         with new_file(out / "summary.json", "w") as file:
             file.write(json.dumps(summary, indent=2) + "\n")
     except OSError as error:
@@ -170,7 +176,14 @@ def _only(bag: Bag, kind: str, wanted: str | None, option: str) -> str | None:
     return wanted or next(iter(found), None)
 
 
-def _play(console: Console, source: _Source, out: Path, checkpoint: str, device: str) -> Witness:
+def _album(workspace: Path) -> Album:
+    from zeroflow_ros.album import Album
+
+    (workspace / "moments").mkdir()
+    return Album(workspace / "moments")
+
+
+def _play(console: Console, source: _Source, out: Path, checkpoint: str, device: str, album: Album) -> Witness:
     """Run replay and node to the end of the log."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -183,7 +196,7 @@ def _play(console: Console, source: _Source, out: Path, checkpoint: str, device:
     with ExitStack() as cleanup:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         cleanup.callback(rclpy.try_shutdown)
-        witness = Witness(source.truth, interval)
+        witness = Witness(source.truth, interval, album)
         executor = SingleThreadedExecutor()
         executor.add_node(witness)
 
@@ -257,22 +270,39 @@ def _spin(executor: Executor, done: Callable[[], bool], seconds: float, needed: 
     return True
 
 
-def _draw(witness: Witness, source: _Source, out: Path) -> Path | None:
-    """The sweep with most motion, from the flow and the markers that the node published."""
-    from zeroflow_core.drawing.birds_eye import draw_birds_eye
+def _look(source: _Source) -> Look:
+    from zeroflow_core.playback.rendering import Look
 
-    shot = witness.best
-    if shot is None:
+    return Look(title=source.name, subtitle="as the node published it")
+
+
+def _draw(witness: Witness, album: Album, source: _Source, out: Path) -> Path | None:
+    """The sweep with most moving objects."""
+    from zeroflow_core.playback.film import write_film
+    from zeroflow_core.playback.rendering import draw_still, tell
+
+    best = witness.best
+    if best is None:
         return None
-    number = list(source.num_points).index(shot.stamp_ns) + 1
-    subtitle = f"{source.name}, sweep {number} of {len(source.num_points)}: {len(shot.points):,} points, "
-    subtitle += "1 moving object" if len(shot.objects) == 1 else f"{len(shot.objects)} moving objects"
-    title = "Scene flow, as the node published it"
-    image = draw_birds_eye(shot.points, shot.velocity, shot.objects, title=title, subtitle=subtitle)
-    picture = out / "demo.png"
-    with new_file(picture, "wb") as file:
-        image.save(file, format="PNG", optimize=True)
-    return picture
+    among_others = (told for told in tell(album) if told.moment.stamp_ns == best.stamp_ns)
+    told = next(among_others, None) or next(tell([best]))
+    write_film(out / "demo.png", [(draw_still(told, _look(source)), told.shown_s)])
+    return out / "demo.png"
+
+
+def _film(console: Console, album: Album, source: _Source, out: Path) -> Path | None:
+    """What was published, at the pace of the stamps."""
+    from rich.progress import track
+
+    from zeroflow_core.playback.film import write_film
+    from zeroflow_core.playback.rendering import draw_film, tell
+    from zeroflow_core.workers import cores
+
+    if not len(album):
+        return None
+    with closing(draw_film(tell(album), _look(source), cores())) as pictures:
+        write_film(out / "demo.mp4", track(pictures, "Filming", len(album), console=console, transient=True))
+    return out / "demo.mp4"
 
 
 def _keep_to_ourselves() -> None:

@@ -12,7 +12,9 @@ from zeroflow_ros.live.health import Problem
 from zeroflow_ros.witness import Witness
 
 
-def sum_up(played: str, num_points: dict[int, int], witness: Witness, picture: Path | None) -> dict:
+def sum_up(
+    played: str, num_points: dict[int, int], witness: Witness, picture: Path | None, film: Path | None
+) -> dict:
     """All figures, in plain data.
 
     played:     the name of what was played
@@ -39,6 +41,7 @@ def sum_up(played: str, num_points: dict[int, int], witness: Witness, picture: P
         "problems": {name: n for name, n in counters.items() if n},
         "errors": errors.to_dict() if errors.dynamic_points + errors.static_points else None,
         "picture": None if picture is None else str(picture),
+        "film": None if film is None else str(film),
     }
 
 
@@ -58,7 +61,7 @@ def table(summary: dict) -> Table:
         text = "p50 {p50:.0f} ms, p99 {p99:.0f} ms, from a cloud to its flow as both reach a third process"
         rows.add_row("Latency", text.format(**summary["latency_ms"]))
     if summary["moving_objects_per_sweep"]["most"] is None:
-        rows.add_row("Moving objects", "no markers came; see the node's log")
+        rows.add_row("Moving objects", "no objects came; see the node's log")
     else:
         text = "{mean:.1f} per sweep, at most {most}"
         rows.add_row("Moving objects", text.format(**summary["moving_objects_per_sweep"]))
@@ -71,6 +74,7 @@ def table(summary: dict) -> Table:
     if summary["problems"]:
         rows.add_row("Complaints", _listing(summary["problems"]))
     rows.add_row("Picture", summary["picture"])
+    rows.add_row("Film", summary["film"])
     return rows
 
 

@@ -19,8 +19,11 @@ import zeroflow_core
 SHARED = ("launch", "config", "rosbags")
 MARKERS = "share/ament_index/resource_index/packages"
 COMMANDS = {
-    "zeroflow_core": {"infer", "flow", "convert", "simulate", "distill", "evaluate", "compare", "export", "doctor"},
-    "zeroflow_ros": {"flow_node", "replay", "demo"},
+    "zeroflow_core": {
+        *("infer", "flow", "convert", "simulate", "distill", "evaluate", "compare"),
+        *("render", "view", "export", "download", "doctor"),
+    },
+    "zeroflow_ros": {"flow_node", "replay", "live_view", "demo"},
 }
 
 

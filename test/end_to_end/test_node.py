@@ -57,7 +57,7 @@ def test_every_pair_of_clouds_gives_one_flow_with_the_rows_of_the_newest(shared_
         assert flow.header == source.header
         assert flow.width * flow.height == source.width
         assert len(flow.data) == flow.width * flow.point_step
-        assert [field.name for field in flow.fields] == "x y z intensity vx vy vz speed status".split()
+        assert [field.name for field in flow.fields] == "x y z intensity vx vy vz speed rgb status".split()
         xyz = np.frombuffer(flow.data, np.uint8).reshape(-1, flow.point_step)[:, :12]
         assert xyz.tobytes() == bytes(source.data)
     counts = peer.counts()

@@ -60,7 +60,10 @@ def test_memory_files_and_threads_stay_as_they_are(tmp_path):
     assert growth < MOST_GROWTH_MB, (slope, growth)
     if MINUTES is not None and MINUTES >= 5:
         assert slope < MOST_SLOPE_MB_PER_MINUTE, slope
-    assert len({one.files for one in settled}) == 1, [one.files for one in settled]
+    # Two more are open for a moment now and then, while a library's greeting is kept off standard output.
+    files = [one.files for one in settled]
+    assert min(files[len(files) // 2 :]) == min(files[: len(files) // 2]), files
+    assert max(files) <= min(files) + 2, files
     assert len({one.threads for one in settled}) == 1, [one.threads for one in settled]
     assert summary["flows"] > 0 and summary["unaccounted"] == 0, summary
     assert "Traceback" not in node.log

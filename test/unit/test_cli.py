@@ -11,7 +11,9 @@ import zeroflow_core
 from zeroflow_core.cli import doctor, main
 from zeroflow_core.errors import ZeroFlowError
 
-COMMANDS = ["infer", "flow", "convert", "simulate", "evaluate", "compare", "export", "doctor", "distill"]
+COMMANDS = ["infer", "flow", "convert", "simulate", "evaluate", "compare", "render", "view", "export", "download"]
+COMMANDS += ["doctor"]
+COMMANDS += ["distill"]  # of several
 
 
 def _run(*arguments: str):

@@ -195,8 +195,7 @@ def test_pictures_and_table_name_what_they_show(log, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr("zeroflow_core.cli.flow_result.draw_title", lambda image, view, *words: lines.extend(words))
     said = _flow(log.path, "--out", tmp_path)
-    assert lines[:2] == ["Error of log drive, pair 0", "fake nsfp, fast, seed 0, ground: map"]
-    assert lines[2].startswith("grey: right within 5 cm") and len(lines) == 3
+    assert lines == ["Error of log drive, pair 0", "fake nsfp, fast, seed 0, ground: map"]
     assert re.search("^ *definition, metres +three-way +FD ", said, re.MULTILINE)
 
 
@@ -280,10 +279,10 @@ def test_speed_is_by_the_interval(clouds, tmp_path, monkeypatch):
 def test_the_student_says_what_infer_says(clouds, tmp_path, engine, precision):
     how = ("--device", "cpu", "--engine", engine, "--precision", precision)
     said = _flow(*clouds, "--method", "student", *how, "--out", tmp_path / "out")
-    assert f"student interim ({engine}, {precision}, cpu, ground: none)" in said
+    assert f"student default ({engine}, {precision}, cpu, ground: none)" in said
     arguments = ["--pc0", clouds[0], "--pc1", clouds[1], *how, "--out", tmp_path / "flow.npz"]
     result = CliRunner().invoke(main.app, ["infer", *map(str, arguments)])
-    assert result.exit_code == 0 and f"(interim, {engine}, {precision}, cpu)" in "".join(result.output.splitlines())
+    assert result.exit_code == 0 and f"(default, {engine}, {precision}, cpu)" in "".join(result.output.splitlines())
     with np.load(tmp_path / "flow.npz") as inferred:
         vectors, is_valid = read_stored_flow(tmp_path / "out" / "flow.feather", len(inferred["flow"]))
         np.testing.assert_array_equal(vectors, inferred["flow"])

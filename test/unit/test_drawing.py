@@ -1,11 +1,15 @@
 """The picture from above: known points on known pixels, words that keep out of each other's way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from zeroflow_core.drawing import colour_wheel, lettering
+from zeroflow_core.drawing import birds_eye, colour_wheel, lettering
+from zeroflow_core.drawing.backdrop import draw_distances
 from zeroflow_core.drawing.birds_eye import draw_birds_eye
+from zeroflow_core.drawing.legend import draw_legend
 from zeroflow_core.drawing.view import BACKGROUND, View
 from zeroflow_core.objects import MovingObject
 
@@ -155,12 +159,12 @@ def test_speeds_overlap_neither_each_other_nor_the_panels():
     rng = np.random.default_rng(3)
     view = View(1280, 720, 12.5)
     image = Image.new("RGB", (1280, 720))
-    panels = [lettering.draw_legend(image, view, 10.0), *lettering.draw_title(image, view, "Title", "More")]
+    panels = [draw_legend(image, view, 10.0), *lettering.draw_title(image, view, "Title", "More")]
     assert len(panels) == 2
     speeds = []
     for x, y in rng.uniform([0, 0], [1280, 720], (60, 2)):
         corners = np.array([[20, 10], [20, -10], [-20, -10], [-20, 10]])
-        speeds.append((3.0, [x, y] + corners, [x, y] + np.array([[20, 0], [60, 0]])))
+        speeds.append((3.0, [x, y] + corners, [x, y] + np.array([[20, 0], [60, 0]]), (90, 140, 240)))
     written = lettering.draw_speeds(image, view, speeds, np.zeros((720, 1280), bool), panels)
     assert len(written) > 25
     areas = [*panels, *written]
@@ -170,6 +174,74 @@ def test_speeds_overlap_neither_each_other_nor_the_panels():
             assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
 
 
+@pytest.mark.parametrize("degrees", range(0, 360, 30))
+def test_a_speed_is_close_to_the_tip_of_its_arrow_and_off_it(degrees):
+    view, start = View(1280, 720, 12.5), np.array([640.0, 360.0])
+    tip = start + 90 * np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
+    corners = start + np.array([[20, 10], [20, -10], [-20, -10], [-20, 10]])
+    image, nothing = Image.new("RGB", (1280, 720)), np.zeros((720, 1280), bool)
+    ((left, top, right, bottom),) = lettering.draw_speeds(
+        image, view, [(3.0, corners, np.stack([start, tip]), (90, 140, 240))], nothing, []
+    )
+    off = np.maximum(0, np.maximum([left, top] - tip, tip - [right, bottom]))
+    assert np.hypot(*off) < 12
+    along = start + np.linspace(0, 0.9, 20)[:, None] * (tip - start)
+    assert not ((along > [left, top]) & (along < [right, bottom])).all(axis=1).any()
+
+
+def test_a_speed_has_a_touch_of_its_objects_colour_and_stays_light():
+    view, corners = View(1280, 720, 12.5), np.array([[660, 370], [660, 350], [620, 350], [620, 370]])
+    inks = []
+    for colour in ((240, 170, 0), (80, 140, 255)):
+        image = Image.new("RGB", (1280, 720))
+        lettering.draw_speeds(image, view, [(3.0, corners, None, colour)], np.zeros((720, 1280), bool), [])
+        inks.append(np.asarray(image).reshape(-1, 3).astype(int).max(axis=0))
+    amber, blue = inks
+    assert amber[0] > amber[2] + 60 and blue[2] > blue[0] + 60
+    assert min(amber.sum(), blue.sum()) > 480
+
+
+def test_an_object_on_the_words_of_a_ring_has_its_speed_all_the_same(monkeypatch):
+    written = []
+    write = birds_eye.draw_speeds
+    monkeypatch.setattr(birds_eye, "draw_speeds", lambda *given: written.extend(write(*given)))
+    at = np.deg2rad(-30)  # where the distances are written
+    shown = moving_object(20 * np.cos(at), 20 * np.sin(at), (8.0, 0.0))
+    draw_birds_eye(np.empty((0, 3)), objects=[shown])
+    assert len(written) == 1
+
+
+def test_the_distances_of_the_rings_are_not_lost_among_the_points():
+    rng = np.random.default_rng(0)
+    crowd = np.column_stack([rng.uniform(-50, 50, (200_000, 2)), rng.uniform(0, 3, 200_000)])
+    view = View(1280, 720, 12.5)
+    areas = draw_distances(Image.new("RGB", (1280, 720)), view)
+    assert len(areas) >= 3
+    image = draw_birds_eye(crowd)
+    for area in areas:
+        word = np.asarray(image.crop(tuple(int(edge) for edge in area))).astype(int)
+        assert (word == BACKGROUND).all(axis=2).mean() > 0.15, "a dark edge around each letter"
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (640, 120), (320, 110), (400, 900)])
+def test_distances_of_the_rings_do_not_overlap(size):
+    areas = draw_distances(Image.new("RGB", size), View(*size, size[0] / 102.4, magnify=0.75 * 720 / size[1]))
+    assert areas
+    for k, one in enumerate(areas):
+        assert not any(lettering.overlap(one, other) for other in areas[:k])
+
+
+def test_what_is_only_predicted_is_pale():
+    seen = moving_object(10.0, 5.0, (8.0, 0.0))
+    strongest = []
+    for shown in (seen, replace(seen, num_points=0)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(birds_eye, "draw_speeds", lambda *given: [])
+            image = np.asarray(draw_birds_eye(np.empty((0, 3)), objects=[shown], legend=False)).astype(int)
+        strongest.append((image[..., 0] - image[..., 2]).max())  # amber, as nothing else here
+    assert strongest[1] < 0.75 * strongest[0] and strongest[1] > 50
+
+
 def test_title_and_subtitle_are_written():
     empty = np.empty((0, 3))
     bare = np.asarray(draw_birds_eye(empty))
@@ -177,3 +249,45 @@ def test_title_and_subtitle_are_written():
     changed = (bare != titled).any(axis=2)
     assert changed[:110, :400].any()
     assert not changed[110:].any() and not changed[:, 400:].any()
+
+
+@pytest.mark.parametrize(("size", "metres_across"), [((1280, 720), 102.4), ((640, 640), 20.0), ((900, 420), 7.0)])
+def test_the_scale_bar_is_as_long_as_it_says(size, metres_across, monkeypatch):
+    said = []
+    write = ImageDraw.ImageDraw.text
+
+    def listen(pen, at, text, *more, **named):
+        said.append((at, text))
+        return write(pen, at, text, *more, **named)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", listen)
+    image = np.asarray(draw_birds_eye(np.empty((0, 3)), legend=False, size=size, metres_across=metres_across))
+    (x, y), text = said[-1]
+    metres = float(text.removesuffix(" m"))
+    assert f"{metres:e}"[0] in "125" and x < size[0] / 2 and y > 0.9 * size[1]
+    bar = (image[round(y) - 1 : round(y) + 2, : int(x) - 2].min(axis=2) > 190).any(axis=0).nonzero()[0]
+    assert np.ptp(bar) + 1 == pytest.approx(metres * size[0] / metres_across, abs=3)
+
+
+def test_trails_lead_to_the_object_and_to_the_vehicle():
+    path = np.linspace(-2.0, 0.0, 11)[:, None]
+    shown = moving_object(20.0, -15.0, (8.0, 0.0))
+    places = {"trails": [shown.centre + path * shown.velocity], "ego_path": path * [10.0, 0.0, 0.0]}
+    without = np.asarray(draw_birds_eye(np.empty((0, 3)), objects=[shown])).astype(int)
+    changed = np.abs(np.asarray(draw_birds_eye(np.empty((0, 3)), objects=[shown], **places)).astype(int) - without)
+    changed = changed.max(axis=2)
+    for (start, end), y in (((4.0, 17.0), -15.0), ((-20.0, -3.0), 0.0)):
+        (left, row), (right, _) = pixel_of(start, y), pixel_of(end, y)
+        along = changed[row - 1 : row + 2, left + 3 : right - 3].max(axis=0)
+        assert (along > 20).all(), "a line without gaps"
+        assert along[-20:].mean() > along[:20].mean() + 40, "fainter the longer ago"
+    assert (changed > 0).mean() < 0.01
+
+
+def test_in_a_small_scene_the_vehicle_is_no_car():
+    def drawn(metres_across):
+        image = np.asarray(draw_birds_eye(np.empty((0, 3)), legend=False, metres_across=metres_across))
+        return np.ptp((image[360].min(axis=1) > 220).nonzero()[0]) / (1280 / metres_across)
+
+    assert drawn(102.4) == pytest.approx(4.6, abs=0.3) and drawn(40.0) == pytest.approx(4.6, abs=0.3)
+    assert drawn(10.0) == pytest.approx(4.6 / 4, abs=0.1)

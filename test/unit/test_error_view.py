@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_drawing import VISION, perceived, pixel_of
 
 from zeroflow_core.drawing.birds_eye import draw_birds_eye
-from zeroflow_core.drawing.error_view import LARGE, NO_FLOW, SMALL, draw_error_view, error_colours
+from zeroflow_core.drawing.error_view import LARGE, NO_FLOW, SMALL, draw_error_legend, draw_error_view, error_colours
 from zeroflow_core.drawing.view import BACKGROUND, View
 
 
@@ -108,3 +109,28 @@ def test_magnified_dots_are_larger():
     assert large > 2.5 * plain
     plain, large = (coloured(picture(points, 1.0, magnify=size)) for size in (1.0, 2.0))
     assert large > 2.5 * plain
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (640, 640)])
+def test_the_legend_has_every_colour_of_the_error_and_keeps_to_its_area(size):
+    image = Image.new("RGB", size, BACKGROUND)
+    left, top, right, bottom = draw_error_legend(image, View(*size, 10.0))
+    assert 0 < left < right < size[0] and 0 < top < bottom < size[1]
+    drawn = np.asarray(image).astype(int)
+    rows, columns = np.nonzero((drawn != BACKGROUND).any(axis=2))
+    assert left <= columns.min() <= columns.max() <= right and top <= rows.min() <= rows.max() <= bottom
+    edge = drawn[int(top) + 8 : int(bottom) - 8, [int(left) + 6, int(right) - 6]]
+    assert (np.ptp(edge, axis=(0, 1)) < 3).all(), "no word runs over the panel's edge"
+    at = [np.abs(drawn - colour).max(axis=2).min() for colour in error_colours(np.geomspace(SMALL, LARGE, 20))]
+    assert max(at) < 6
+    assert np.abs(drawn - NO_FLOW).max(axis=2).min() < 6
+
+
+def test_the_legend_goes_from_small_on_the_left_to_large_on_the_right():
+    image = Image.new("RGB", (1280, 720))
+    draw_error_legend(image, View(1280, 720, 10.0))
+    middles = []
+    for error in (0.05, 0.3, 2.0):
+        near = np.abs(np.asarray(image).astype(int) - error_colours(np.array([error]))[0]).max(axis=2) < 8
+        middles.append(np.nonzero(near)[1].mean())
+    assert middles == sorted(middles) and middles[2] - middles[0] > 120

@@ -19,7 +19,6 @@ import pytest
 from label_cases import QUICK, QUICK_FAST_NSF, dies, dies_at_three, inline, label_files, make_logs, settings
 from typer.testing import CliRunner
 
-from zeroflow_core import workers
 from zeroflow_core.cli.main import app
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels, find_pseudo_labels
@@ -34,6 +33,7 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import read_truth
 from zeroflow_core.nsfp.teacher import Teacher
 from zeroflow_core.simulation.log import simulate_log
+from zeroflow_core.workers import process
 
 KILLS = 24
 
@@ -235,7 +235,7 @@ def test_killed_with_its_workers_at_work_it_ends_the_same(logs, finished, tmp_pa
 
 
 def test_a_worker_that_dies_is_replaced(logs, finished, tmp_path, monkeypatch):
-    started, start = [], workers._start
+    started, start = [], process.start
 
     def remember(environment):
         started.append(start(environment))
@@ -245,7 +245,7 @@ def test_a_worker_that_dies_is_replaced(logs, finished, tmp_path, monkeypatch):
         if now.done == 1:
             started[0][1].kill()
 
-    monkeypatch.setattr(workers, "_start", remember)
+    monkeypatch.setattr(process, "start", remember)
     made = label(settings(logs, tmp_path), kill_the_first)
     assert made.failed == [] and len(started) == 3
     assert label_files(tmp_path) == label_files(finished) and len(records(tmp_path)) == 10

@@ -67,6 +67,14 @@ def test_cars_passing_each_other_closely_stay_apart():
     assert all(abs(f.size[1] - 1.8) < 0.01 for f in found)
 
 
+def test_a_bus_and_an_oncoming_car_beside_it_stay_apart():
+    bus = box((14.0, 2.5, 3.0), (20.0, 0.0, 1.6), np.pi, 3.0)
+    car = box((4.4, 1.8, 1.4), (17.0, 2.8, 0.8), 0.0, 7.0)  # after half a second still beside it
+    found = moving_objects(*together(bus, car))
+    assert [round(float(f.velocity[0])) for f in found] == [-3, 7]
+    assert [f.num_points for f in found] == [len(bus[0]), len(car[0])]
+
+
 def test_a_car_about_to_reach_a_slower_one_stays_apart():
     slow = box((4.4, 1.8, 1.4), (10.0, 0.0, 0.8), 0.0, 2.0)
     fast = box((4.4, 1.8, 1.4), (2.6, 0.0, 0.8), 0.0, 8.0)  # 3 m behind: touching in half a second

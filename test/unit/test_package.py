@@ -19,12 +19,15 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.resources import share_file
 
 COMMANDS = {
-    "zeroflow_core": {"infer", "flow", "convert", "simulate", "distill", "evaluate", "compare", "export", "doctor"},
-    "zeroflow_ros": {"flow_node", "replay", "demo"},
+    "zeroflow_core": {
+        *("infer", "flow", "convert", "simulate", "distill", "evaluate", "compare"),
+        *("render", "view", "export", "download", "doctor"),
+    },
+    "zeroflow_ros": {"flow_node", "replay", "live_view", "demo"},
 }
 BROUGHT_ALONG = {"triton"}  # by CUDA builds of torch; only loaded where there is a GPU
 # Where a distribution and its module differ in name.
-MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml"}
+MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml", "rerun-sdk": "rerun"}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def test_every_foreign_import_is_declared(manifest, repository: Path):
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(repository / "setup.cfg")
     required = setup["options"]["install_requires"]
-    required += "".join(setup["options.extras_require"][extra] for extra in ("onnx", "train", "ray"))
+    required += "".join(setup["options.extras_require"][extra] for extra in ("onnx", "train", "ray", "viz"))
     distributions = re.findall(r"^[\w-]+", required, re.MULTILINE)
     declared = {MODULE_OF.get(name, name) for name in distributions}
     declared |= {dependency.name for dependency in manifest.exec_depends}

@@ -102,7 +102,7 @@ def made_up(logs=3, pairs=4, seed=0, failed=()):
         "per_log": {f"{k:08x}-0000-5ff3-891a-138ac31a2ceb": of_log() for k in range(logs)},
         "run": {
             "method": "student",
-            "name": "student interim (fp32, cpu)",
+            "name": "student default (fp32, cpu)",
             "checkpoint": "default",
             "data": "/data/av2",
             "split": "val",
@@ -243,7 +243,7 @@ def test_every_figure_of_a_run_is_in_its_report(tmp_path):
     for log, found in metrics["per_log"].items():
         expected = [f"{found[d][part]:.4f}" for d in ("av2-2023", "av2-2024", "zeroflow") for part in FIGURES]
         assert page.row(log) == [str(found["num_pairs"]), *expected]
-    about = ("student interim (fp32, cpu)", "/data/av2", "val", "12 pairs of 3 logs", "29.3 ms", "31.1 ms", "0.1.0")
+    about = ("student default (fp32, cpu)", "/data/av2", "val", "12 pairs of 3 logs", "29.3 ms", "31.1 ms", "0.1.0")
     for text in about:
         assert text in page.text
 

@@ -14,6 +14,7 @@ from ros_messages import SECOND, cloud, rows
 from zeroflow_core.datasets.point_cloud2 import Cloud, decode
 from zeroflow_core.geometry import SE3
 from zeroflow_ros.messages.clouds import flow_message, nanoseconds, to_sweep
+from zeroflow_ros.messages.colours import packed_colours
 from zeroflow_ros.messages.fallback import plain_read_points
 from zeroflow_ros.parameters.settings import OUTPUT_FIELDS, Settings
 
@@ -29,7 +30,7 @@ def test_flow_has_a_row_for_each_point_in_the_same_order():
     assert (message.height, message.width, message.row_step) == (1, 4, 4 * message.point_step)
     assert len(message.data) == message.height * message.row_step
     got = rows(message)
-    assert got.dtype.names == ("x", "y", "z", "intensity", "vx", "vy", "vz", "speed", "status")
+    assert got.dtype.names == ("x", "y", "z", "intensity", "vx", "vy", "vz", "speed", "rgb", "status")
     np.testing.assert_array_equal(np.column_stack([got["x"], got["y"], got["z"]]), POINTS)
     np.testing.assert_array_equal(np.column_stack([got["vx"], got["vy"], got["vz"]]), VELOCITY)
     np.testing.assert_array_equal(got["speed"], np.array([5, np.nan, 0, 2], np.float32))
@@ -80,8 +81,10 @@ def test_every_choice_of_fields_gives_aligned_rows_that_read_back(seed: int):
         assert field.count == 1 and field.offset % got[field.name].dtype.itemsize == 0
     expected = {"vx": VELOCITY[:, 0], "vy": VELOCITY[:, 1], "vz": VELOCITY[:, 2], "status": STATUS}
     expected |= {"intensity": [10, 20, 30, 40], "ring": [0] * 4, "t": [0] * 4, "speed": np.float32([5, np.nan, 0, 2])}
+    colours = packed_colours(VELOCITY, np.float32([5, np.nan, 0, 2]), STATUS, min_speed=0.5)
+    expected["rgb"] = colours.view(np.uint32)
     for name in fields:
-        np.testing.assert_array_equal(got[name], expected[name])
+        np.testing.assert_array_equal(got[name].view(np.uint32) if name == "rgb" else got[name], expected[name])
     np.testing.assert_array_equal(decode(message).points, POINTS)
 
 
@@ -96,6 +99,21 @@ def test_the_usual_fields_are_the_default_of_the_parameter():
     usual = flow_message(source, decode(source), VELOCITY, STATUS)
     chosen = flow_message(source, decode(source), VELOCITY, STATUS, Settings().output_fields)
     assert usual == chosen
+
+
+def test_colours_are_by_the_heading_in_the_vehicle_frame_and_from_the_speed_that_counts_as_moving():
+    source = cloud(POINTS, 0)
+
+    def colours_of(**more) -> np.ndarray:
+        return plain_read_points(flow_message(source, decode(source), VELOCITY, STATUS, ("rgb",), **more))["rgb"]
+
+    turned = VELOCITY @ np.float32([[0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    usual, from_vehicle = colours_of(), colours_of(velocity_in_vehicle=turned)
+    speed = np.float32([5, np.nan, 0, 2])
+    np.testing.assert_array_equal(from_vehicle, packed_colours(turned, speed, STATUS, 0.5))
+    assert usual[0] != from_vehicle[0] and usual[2] == from_vehicle[2]
+    slow = colours_of(min_speed=3.0)
+    assert slow[0] == usual[0] and slow[3] != usual[3]
 
 
 def test_speeds_beyond_all_bounds_are_no_warning(recwarn):

@@ -1,4 +1,4 @@
-"""The launch file and the RViz view. Where launch is not installed, stand-ins take the place of its classes."""
+"""The launch files. Where launch is not installed, stand-ins take the place of its classes."""
 
 from __future__ import annotations
 
@@ -19,32 +19,6 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_ros.parameters.settings import Settings, table
 
 LAUNCH_FILE = "launch/flow.launch.py"
-
-DISPLAY_PROPERTIES = {
-    "rviz_default_plugins/Grid": {
-        "Alpha", "Cell Size", "Color", "Line Style", "Normal Cell Count", "Offset", "Plane", "Plane Cell Count",
-        "Reference Frame",
-    },
-    "rviz_default_plugins/TF": {
-        "Frame Timeout", "Frames", "Marker Scale", "Show Arrows", "Show Axes", "Show Names", "Tree",
-        "Update Interval",
-    },
-    "rviz_default_plugins/PointCloud2": {
-        "Alpha", "Autocompute Intensity Bounds", "Autocompute Value Bounds", "Axis", "Channel Name", "Color",
-        "Color Transformer", "Decay Time", "Invert Rainbow", "Max Color", "Max Intensity", "Min Color",
-        "Min Intensity", "Position Transformer", "Selectable", "Size (Pixels)", "Size (m)", "Style", "Topic",
-        "Use Fixed Frame", "Use rainbow",
-    },
-    "rviz_default_plugins/MarkerArray": {"Namespaces", "Topic"},
-}  # fmt: skip
-TOPIC_PROPERTIES = {
-    "Depth": range(1, 100),
-    "Durability Policy": {"System Default", "Transient Local", "Volatile"},
-    "Filter size": range(1, 100),
-    "History Policy": {"System Default", "Keep Last", "Keep All"},
-    "Reliability Policy": {"System Default", "Reliable", "Best Effort"},
-}
-
 
 def _arguments(repository: Path) -> dict[str, tuple[str, str]]:
     """The table ARGUMENTS as it stands in the launch file: default and description by name."""
@@ -94,6 +68,12 @@ class LaunchContext:
         self.launch_configurations: dict[str, str] = {}
 
 
+class LaunchDescription(Record):
+    def visit(self, context: LaunchContext) -> list:
+        (entities,) = self.given
+        return entities
+
+
 class DeclareLaunchArgument(Record):
     def visit(self, context: LaunchContext) -> list:
         context.launch_configurations.setdefault(self.given[0], self.default_value)
@@ -114,6 +94,17 @@ class RegisterEventHandler(Record):
     pass
 
 
+class PythonLaunchDescriptionSource(Record):
+    pass
+
+
+class IncludeLaunchDescription(Record):
+    def visit(self, context: LaunchContext) -> list:
+        context.launch_configurations.update(self.launch_arguments)
+        (source,) = self.given
+        return [runpy.run_path(source.given[0])["generate_launch_description"]()]
+
+
 class Node(Record):
     @property
     def node_executable(self) -> str:
@@ -130,23 +121,28 @@ class ParameterValue:
         self.value = value
 
 
+def _no_package(name: str) -> str:
+    raise KeyError(name)
+
+
 def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The part of launch and launch_ros that the launch file uses, which PyPI does not have."""
-    description = type(
-        "LaunchDescription", (), {"__init__": lambda self, entities: vars(self).update(entities=entities)}
-    )
     actions = {
         "DeclareLaunchArgument": DeclareLaunchArgument,
         "OpaqueFunction": OpaqueFunction,
         "EmitEvent": Record,
+        "IncludeLaunchDescription": IncludeLaunchDescription,
         "RegisterEventHandler": RegisterEventHandler,
         "SetEnvironmentVariable": Record,
     }
     modules = {
-        "launch": {"LaunchContext": LaunchContext, "LaunchDescription": description},
+        "ament_index_python": {},
+        "ament_index_python.packages": {"PackageNotFoundError": KeyError, "get_package_prefix": _no_package},
+        "launch": {"LaunchContext": LaunchContext, "LaunchDescription": LaunchDescription},
         "launch.actions": actions,
         "launch.event_handlers": {"OnProcessExit": Record},
         "launch.events": {"Shutdown": Record},
+        "launch.launch_description_sources": {"PythonLaunchDescriptionSource": PythonLaunchDescriptionSource},
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
         "launch_ros.actions": {"Node": Node},
@@ -160,29 +156,42 @@ def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def load(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list]:
-    """What the launch file starts, given these arguments; with stand-ins where launch is not installed."""
+    """What a launch file starts, given these arguments; with stand-ins where launch is not installed."""
     if importlib.util.find_spec("launch_ros") is None:
         _stand_ins(monkeypatch)
     launch = importlib.import_module("launch")
 
-    def load(**arguments: str) -> list:
-        description = runpy.run_path(str(repository / LAUNCH_FILE))["generate_launch_description"]()
+    def load(file: str = LAUNCH_FILE, **arguments: str) -> list:
         context = launch.LaunchContext()
         context.launch_configurations.update(arguments)
-        entities = []
-        for entity in description.entities:
-            entities += entity.visit(context) or []
-        return entities
+        return _expanded(runpy.run_path(str(repository / file))["generate_launch_description"](), context)
 
     return load
+
+
+def _expanded(entity, context) -> list:
+    """What comes of it; processes are not started."""
+    made = entity.visit(context) or []
+    if type(entity).__name__ in ("IncludeLaunchDescription", "LaunchDescription"):
+        return [leaf for other in made for leaf in _expanded(other, context)]
+    return made
+
+
+@pytest.fixture
+def with_bridge(load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if foxglove_bridge were installed."""
+    packages = importlib.import_module("ament_index_python.packages")
+    monkeypatch.setattr(packages, "get_package_prefix", lambda name: f"/opt/{name}")
 
 
 @pytest.mark.parametrize("arguments, expected", [
     ({}, ["flow_node"]),
     ({"bag": "/some/bag"}, ["flow_node", "replay"]),
     ({"bag": "/some/bag", "rviz": "true", "loop": "true"}, ["flow_node", "replay", "rviz2"]),
+    ({"rviz": "true", "foxglove": "true"}, ["flow_node", "rviz2", "foxglove_bridge"]),
+    ({"file": "launch/foxglove.launch.py", "bag": "/some/bag"}, ["flow_node", "replay", "foxglove_bridge"]),
 ])  # fmt: skip
-def test_the_launch_file_starts_what_is_asked_for(load, arguments, expected):
+def test_the_launch_file_starts_what_is_asked_for(load, with_bridge, arguments, expected):
     entities = load(**arguments)
     assert [entity.node_executable for entity in entities if hasattr(entity, "node_executable")] == expected
     ends = [entity for entity in entities if type(entity).__name__ == "RegisterEventHandler"]
@@ -190,8 +199,8 @@ def test_the_launch_file_starts_what_is_asked_for(load, arguments, expected):
 
 
 @pytest.fixture
-def parameters(load, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list]:
-    """What the flow node is given, in order, for these arguments: its file, and the values that win over it."""
+def nodes(load, with_bridge, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict]]:
+    """What each node is made of, by its executable, for these arguments."""
     made = []
 
     class Seen(importlib.import_module("launch_ros.actions").Node):
@@ -201,12 +210,18 @@ def parameters(load, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list]:
 
     monkeypatch.setattr(importlib.import_module("launch_ros.actions"), "Node", Seen)
 
-    def parameters(**arguments: str) -> list:
+    def nodes(**arguments: str) -> dict[str, dict]:
         made.clear()
         load(**arguments)
-        return made[0]["parameters"]
+        return {named["executable"]: named for named in made}
 
-    return parameters
+    return nodes
+
+
+@pytest.fixture
+def parameters(nodes) -> Callable[..., list]:
+    """What the flow node is given, in order, for these arguments: its file, and the values that win over it."""
+    return lambda **arguments: nodes(**arguments)["flow_node"]["parameters"]
 
 
 def test_every_parameter_is_a_launch_argument_that_wins_over_the_file(parameters, repository: Path):
@@ -247,34 +262,41 @@ def test_a_list_of_fields_is_read_with_and_without_brackets(parameters, text: st
     ({"z_offset": "up"}, ZeroFlowError, "z_offset is 'up', but must be a finite number"),
     ({"deskew": "true"}, ZeroFlowError, "deskew is 'true', but must be one of"),
     ({"output_fields": "[vx, colour]"}, ZeroFlowError, "output_fields has 'colour'"),
+    ({"foxglove": "true"}, ZeroFlowError, "sudo apt install ros-jazzy-foxglove-bridge"),
+    ({"file": "launch/foxglove.launch.py"}, ZeroFlowError, "foxglove_bridge is not installed"),
     ({"cpu_fallback": "perhaps"}, ZeroFlowError, "cpu_fallback is 'perhaps', but must be true or false"),
 ])  # fmt: skip
-def test_what_makes_no_sense_is_refused_before_anything_starts(load, wrong, error, text):
+def test_what_makes_no_sense_is_refused_before_anything_starts(load, monkeypatch, tmp_path, wrong, error, text):
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))  # with nothing in it
     with pytest.raises(error, match=text):
         load(**wrong)
 
 
-@pytest.fixture
-def view(repository: Path) -> dict:
-    return yaml.safe_load((repository / "config" / "flow.rviz").read_text())["Visualization Manager"]
+def test_a_port_is_a_number(load, with_bridge):
+    with pytest.raises(ValueError, match="foxglove_port:=http is no number"):
+        load(foxglove="true", foxglove_port="http")
 
 
-def test_the_view_names_only_what_rviz_knows(view: dict):
-    assert len(view["Displays"]) == 5
-    for display in view["Displays"]:
-        known = DISPLAY_PROPERTIES[display["Class"]] | {"Class", "Name", "Enabled", "Value"}
-        assert set(display) <= known, display["Name"]
-        for name, value in display.get("Topic", {"Value": "/x"}).items():
-            assert value in TOPIC_PROPERTIES[name] if name != "Value" else value.startswith("/")
-    assert view["Transformation"]["Current"]["Class"] == "rviz_default_plugins/TF"
-    assert view["Views"]["Current"]["Class"] == "rviz_default_plugins/Orbit"
-    tools = {"Interact", "MoveCamera", "Select", "FocusCamera", "Measure", "SetInitialPose", "SetGoal", "PublishPoint"}
-    assert {tool["Class"] for tool in view["Tools"]} <= {f"rviz_default_plugins/{tool}" for tool in tools}
+def test_foxglove_s_bridge_has_the_node_s_clock_and_namespace(nodes):
+    bridge = nodes(foxglove="true", foxglove_port="9000", namespace="left", bag="/some/bag")["foxglove_bridge"]
+    assert bridge["parameters"] == [{"use_sim_time": True, "port": 9000}]
+    assert (bridge["package"], bridge["namespace"]) == ("foxglove_bridge", "left")
+    live = nodes(file="launch/foxglove.launch.py", use_sim_time="false")["foxglove_bridge"]
+    assert live["parameters"] == [{"use_sim_time": False, "port": 8765}]
 
 
-def test_the_view_colours_points_by_speed_on_a_fixed_scale(view: dict):
-    flow = next(d for d in view["Displays"] if d.get("Topic", {}).get("Value") == "/flow")
-    assert (flow["Color Transformer"], flow["Channel Name"]) == ("Intensity", "speed")
-    assert flow["Autocompute Intensity Bounds"] is False
-    assert (flow["Min Intensity"], flow["Max Intensity"]) == (0, 15)
-    assert flow["Topic"]["Reliability Policy"] == "Reliable"
+def test_rviz_opens_the_view_that_comes_along_and_looks_where_the_node_publishes(nodes, repository: Path):
+    rviz = nodes(rviz="true", points="/ouster/points", namespace="left")["rviz2"]
+    switch, file = rviz["arguments"]
+    assert switch == "-d" and Path(file).samefile(repository / "config" / "flow.rviz")
+    assert rviz["namespace"] == "left" and rviz["parameters"] == [{"use_sim_time": False}]
+    names = dict(rviz["remappings"])
+    assert names.pop("/lidar/points") == "/ouster/points"
+    view = yaml.safe_load(Path(file).read_text())["Visualization Manager"]
+    topics = {display["Topic"]["Value"] for display in view["Displays"] if "Topic" in display}
+    assert names == {topic: topic[1:] for topic in topics - {"/lidar/points"}}  # relative, so in the namespace
+
+
+def test_rviz_s_fixed_frame_may_be_given(nodes):
+    assert nodes(rviz="true", fixed_frame="os_lidar")["rviz2"]["arguments"][2:] == ["-f", "os_lidar"]

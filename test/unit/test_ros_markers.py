@@ -128,6 +128,15 @@ def test_points_that_move_are_one_list_of_lines():
     assert (told.r, told.g, told.b) == pytest.approx((colour.color.r, colour.color.g, colour.color.b), abs=0.01)
 
 
+def test_lines_are_coloured_by_the_heading_in_the_vehicle_frame():
+    velocity = np.tile(np.float32([0.0, 4.0, 0.0]), (20, 1))
+    ahead = np.tile(np.float32([4.0, 0.0, 0.0]), (20, 1))
+    lines = [flow_lines(HEADER, np.ones((20, 3)), *each, min_speed=0.5) for each in ((velocity,), (ahead,))]
+    turned = flow_lines(HEADER, np.ones((20, 3)), velocity, min_speed=0.5, velocity_in_vehicle=ahead)
+    assert turned.colors == lines[1].colors != lines[0].colors
+    assert turned.points == lines[0].points
+
+
 @pytest.mark.parametrize("speed", [0.0, 0.2, np.nan])
 def test_without_points_that_move_the_lines_are_deleted(speed: float):
     marker = flow_lines(HEADER, np.ones((20, 3), np.float32), np.full((20, 3), speed / 2, np.float32), min_speed=0.5)

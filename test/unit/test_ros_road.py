@@ -31,9 +31,10 @@ POINTS = np.random.default_rng(1).uniform([-20, -20, 0], [20, 20, 2], (300, 3)).
 class Outlets:
     """Keeps what is published; `broken` names what fails instead."""
 
-    def __init__(self, flow: bool = True, objects: bool = True, broken: str = "") -> None:
-        self.flow, self.objects, self.broken = flow, objects, broken
-        self.flows, self.times, self.scenes, self.processed = [], [], [], []
+    def __init__(self, flow: bool = True, objects: bool = True, surroundings: bool = False, broken: str = "") -> None:
+        self.flow, self.objects, self.surroundings, self.broken = flow, objects, surroundings, broken
+        self.flows, self.times, self.scenes, self.maps, self.processed = [], [], [], [], []
+        self.poses: list[int] = []  # of each path
         self.gate = threading.Event()
         self.gate.set()
 
@@ -42,6 +43,9 @@ class Outlets:
 
     def wants_objects(self) -> bool:
         return self.objects
+
+    def wants_surroundings(self) -> bool:
+        return self.surroundings
 
     def publish_flow(self, result, settings) -> None:
         self._pass("flow")
@@ -54,6 +58,12 @@ class Outlets:
         assert self.gate.wait(10)
         self._pass("objects")
         self.scenes.append((nanoseconds(result.message.header.stamp), tracks))
+
+    def publish_surroundings(self, result, settings, surroundings) -> None:
+        surroundings.take(result)
+        self.poses.append(len(surroundings.path(result).poses))
+        self._pass("surroundings")
+        self.maps.append(nanoseconds(result.message.header.stamp))
 
     def publish_processed(self, header) -> None:
         self._pass("processed")
@@ -95,7 +105,8 @@ class Scene:
         self.health = Health(Log())
         chosen = replace(Settings(), estimate_z_offset=False, **settings)
         self.pipeline = Pipeline(self.student, no_ground, lambda: chosen, self.route, self.health)
-        self.road = Road(self.pipeline, self.outlets, lambda: chosen, self.health, lambda: True)
+        self.can_cluster = True
+        self.road = Road(self.pipeline, self.outlets, lambda: chosen, self.health, lambda: self.can_cluster)
         self.sent = 0
 
     def send(self, message=None, wait: bool = True) -> None:
@@ -193,14 +204,46 @@ def test_nobody_who_listens_is_worked_for_and_whoever_comes_gets_fresh_pairs():
     assert len(scene.outlets.scenes) == 2
 
 
-@pytest.mark.parametrize("broken, flows, drops", [("flow", 4, {"publish_failed": 1}), ("objects", 5, {})])
+def test_map_and_path_are_made_for_whoever_wants_them_alone_and_need_no_objects():
+    scene = Scene(Outlets(flow=False, objects=False, surroundings=True))
+    scene.can_cluster = False
+    for k in range(4):
+        scene.outlets.objects = k == 2
+        scene.send()
+    assert (scene.outlets.maps, scene.outlets.scenes) == ([2 * STEP, 3 * STEP, 4 * STEP], [])
+    scene.outlets.surroundings, scene.outlets.flow = False, True
+    scene.send()
+    assert len(scene.outlets.maps) == 3 and scene.outlets.processed == [k * STEP for k in range(1, 6)]
+
+
+def test_a_road_begins_with_no_path_and_so_does_one_that_failed():
+    outlets = Outlets(flow=False, objects=False, surroundings=True)
+    for start in (0, 10):  # the node is deactivated and activated again: nobody knows whether the world is the same
+        scene = Scene(outlets)
+        outlets.processed.clear()
+        for k in range(4):
+            scene.send(cloud(POINTS, STEP * (start + k + 1)))
+        assert scene.road.stop(patience=5.0)
+    assert outlets.poses == [1, 2, 3, 1, 2, 3]
+    scene = Scene(Outlets(flow=False, objects=False, surroundings=True))
+    for k in range(5):
+        scene.outlets.broken = "surroundings" if k == 2 else ""
+        scene.send()
+    assert scene.outlets.poses == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("broken, flows, drops", [
+    ("flow", 4, {"publish_failed": 1}),
+    ("objects", 5, {}),
+    ("surroundings", 5, {}),
+])  # fmt: skip
 def test_what_the_middleware_refuses_is_counted_and_the_next_is_tried(broken: str, flows: int, drops: dict):
-    scene = Scene()
+    scene = Scene(Outlets(surroundings=True))
     for k in range(6):
         scene.outlets.broken = broken if k == 3 else ""
         scene.send()
     assert scene.outcomes() == {"no_partner": 1, "flows_published": flows} | drops
-    assert scene.health.counts()[f"{'publish' if broken == 'flow' else broken}_failed"] == 1
+    assert scene.health.counts()["publish_failed" if broken == "flow" else "objects_failed"] == 1
 
 
 def test_an_error_nobody_thought_of_ends_its_cloud_only():
@@ -250,7 +293,8 @@ def test_whatever_comes_every_cloud_ends_in_one_outcome_and_one_message():
         scene.route.lost = chance.random() < 0.1
         scene.outlets.flow = chance.random() < 0.9
         scene.outlets.objects = chance.random() < 0.5
-        scene.outlets.broken = chance.choice(["", "", "", "flow", "objects"])
+        scene.outlets.surroundings = chance.random() < 0.3
+        scene.outlets.broken = chance.choice(["", "", "", "flow", "objects", "surroundings"])
         stamp_ns += chance.choice([STEP, STEP, STEP, 0, -STEP, 5 * STEP, -30 * STEP])
         stamp_ns = max(stamp_ns, SECOND)
         points = chance.choice([POINTS, POINTS, POINTS[:0], np.full((9, 3), np.nan, np.float32)])

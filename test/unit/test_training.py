@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -225,6 +226,74 @@ def test_what_was_done_behind_the_checkpoint_is_done_again(settings, tmp_path, m
     train(settings)
     assert _losses(settings.out) == _losses(whole.out)
     _same_weights(settings.out / "last.ckpt", whole.out / "last.ckpt")
+
+
+@pytest.mark.parametrize("note", ["", "validating"])
+def test_whoever_watches_may_end_it_and_no_step_is_lost(settings, tmp_path, note):
+    class Enough(Exception):
+        pass
+
+    def watch(now):
+        if (now.step, now.note) == (5 if not note else 3, note):
+            raise Enough
+
+    whole, told = replace(settings, out=tmp_path / "whole"), []
+    train(whole)
+    with pytest.raises(Enough):
+        train(settings, watch)
+    train(settings, lambda now: told.append((now.step, now.note)))
+    assert told[0] == ((6, "") if not note else (3, note))
+    assert _losses(settings.out) == _losses(whole.out)
+    for name in ("last.ckpt", "best.ckpt"):
+        _same_weights(settings.out / name, whole.out / name)
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(settings, tmp_path, monkeypatch):
+    whole, loss, told = replace(settings, out=tmp_path / "whole"), SceneFlow.loss, []
+    train(whole)
+
+    def interrupted(self, answers, part, done):
+        if done == 4 / 6:
+            signal.raise_signal(signal.SIGINT)
+        return loss(self, answers, part, done)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(SceneFlow, "loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    assert signal.getsignal(signal.SIGINT) is handler
+    train(settings, lambda now: told.append(now.step))
+    assert told[0] == 6 and _losses(settings.out) == _losses(whole.out)
+    _same_weights(settings.out / "last.ckpt", whole.out / "last.ckpt")
+
+
+def test_a_training_that_is_ended_before_its_first_step_leaves_its_folder_to_others(settings, monkeypatch):
+    def interrupted(self, samples):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SceneFlow, "collate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    assert train(replace(settings, seed=3)).steps == 6
+
+
+def test_a_second_ctrl_c_waits_for_nothing_and_half_a_step_is_not_kept(settings, monkeypatch):
+    after_step, steps = SceneFlow.after_step, []
+
+    def insisting(self):
+        steps.append(1)
+        after_step(self)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it went on")
+
+    monkeypatch.setattr(SceneFlow, "after_step", insisting)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings)
+    assert not (settings.out / "last.ckpt").exists()
 
 
 def test_a_finished_training_is_left_as_it_is(settings, monkeypatch):
@@ -561,7 +630,7 @@ def test_with_tensorboard_its_curves_are_there(settings, monkeypatch):
         ({"sources": ()}, "nothing to learn from"),
         ({"held_back": 1.0}, "held_back is a share"),
         ({"held_back": -0.1}, "held_back is a share"),
-        ({"student": "2x"}, "student '2x' is neither a size .*1x"),
+        ({"student": "2x"}, "student '2x' is neither a size .*1x.* nor one of: default, .*zeroflow-1x"),
         ({"student": "gone.ckpt"}, "gone.ckpt: no such file"),
         ({"device": "tpu"}, "device 'tpu'"),
     ],

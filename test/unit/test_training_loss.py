@@ -28,6 +28,8 @@ def test_weights_by_hand(dt):
     assert scaled == pytest.approx([0.1, 0.1, 0.1, 0.46, 1.0, 1.0], abs=1e-5)
     scaled = point_weights("speed-scaled", label, dt, still=0.6).tolist()
     assert scaled == pytest.approx([0.6, 0.6, 0.6, 0.6, 1.0, 1.0], abs=1e-5)
+    emphatic = point_weights("speed-scaled", label, dt, still=3.0).tolist()
+    assert emphatic == pytest.approx([3.0, 3.0, 2.8, 2.08, 1.0, 1.0], abs=1e-5), "what stands may count more"
 
 
 def test_released_is_what_the_published_code_comes_to():

@@ -9,13 +9,16 @@ from rich.console import Console
 from rich.text import Text
 
 from zeroflow_core.bench.distillation import distillation
+from zeroflow_core.bench.labels import labels
 from zeroflow_core.bench.loader import loader
 from zeroflow_core.bench.node import node
 from zeroflow_core.bench.odometry import odometry
 from zeroflow_core.bench.realism import realism
+from zeroflow_core.bench.render import render
 from zeroflow_core.bench.simulation import simulation
 from zeroflow_core.bench.student import student
 from zeroflow_core.bench.teacher import teacher
+from zeroflow_core.bench.weights import weights
 from zeroflow_core.errors import ZeroFlowError
 
 app = typer.Typer(
@@ -26,13 +29,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(distillation)
+app.command()(labels)
 app.command()(loader)
 app.command()(node)
 app.command()(odometry)
 app.command()(realism)
+app.command()(render)
 app.command()(simulation)
 app.command()(student)
 app.command()(teacher)
+app.command()(weights)
 
 
 @app.callback()

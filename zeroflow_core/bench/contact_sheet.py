@@ -15,6 +15,7 @@ from zeroflow_core.drawing.view import BACKGROUND
 from zeroflow_core.errors import ZeroFlowError
 
 _ABOVE, _SEEN, _GAP = (640, 360), (1280, 360), 8  # pixels
+_MAGNIFY = 1.4  # words that can be read in a view this small
 
 
 def save_contact_sheet(path: Path, rows: Sequence[tuple[str, Sample]]) -> None:
@@ -28,14 +29,16 @@ def save_contact_sheet(path: Path, rows: Sequence[tuple[str, Sample]]) -> None:
     sheet = Image.new("RGB", (_ABOVE[0] + _GAP + _SEEN[0], len(rows) * height - _GAP), BACKGROUND)
     for k, (title, sample) in enumerate(rows):
         points = sample.sweep0.points
-        above = draw_birds_eye(points, sample.velocity, size=_ABOVE, metres_across=80.0, title=title)
+        above = draw_birds_eye(
+            points, sample.velocity, size=_ABOVE, metres_across=80.0, title=title, legend=k == 0, magnify=_MAGNIFY
+        )
         seen = draw_range_view(
             points,
             origin=sample.origin,
             size=_SEEN,
             elevations=(low, high),
             title=title,
-            subtitle=f"{len(points)} returns",
+            subtitle=f"{len(points):,} returns",
         )
         sheet.paste(above, (0, k * height))
         sheet.paste(seen, (_ABOVE[0] + _GAP, k * height))

@@ -25,7 +25,9 @@ def node(
     points: Annotated[int, typer.Option(min=1000, help="Of each cloud.")] = 100_000,
     rate: Annotated[float, typer.Option(min=0.5, max=100.0, help="Clouds per second.")] = 10.0,
     seconds: Annotated[float, typer.Option(min=2.0, help="Of each variant, for which clouds are sent.")] = 20.0,
-    checkpoint: Annotated[str, typer.Option(help="Weights of the student: a file, or 'default'.")] = "default",
+    checkpoint: Annotated[
+        str, typer.Option(help="Weights of the student: a file, 'default', or a published name.")
+    ] = "default",
     device: Annotated[str, typer.Option(help="Where the student runs: auto, cpu, cuda or cuda:n.")] = "auto",
     ego_motion: Annotated[
         list[str], typer.Option(help="Where the ego motion comes from: odom or kiss_icp; may be given again.")

@@ -54,7 +54,7 @@ def doctor() -> None:
 def findings() -> list[Finding]:
     """Everything looked at, in the order of the report."""
     checks: list[Callable[[], Finding]] = [_python, _torch, _numba, _checkpoint]
-    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags, _kiss_icp, _tensorboard, _ray, _onnx]
+    checks += [_patchwork, _scipy, _open3d, _av2, _rosbags, _kiss_icp, _tensorboard, _ray, _onnx, _av, _rerun]
     checks += [_ros, _messages, _ros_only, _dds_profile, _disk, _test_data]
     return [check() for check in checks]
 
@@ -141,7 +141,7 @@ def _scipy() -> Finding:
 
 
 def _open3d() -> Finding:
-    finding = _package("open3d", "groups points into objects, desktop viewer")
+    finding = _package("open3d", "groups points into objects")
     if finding.found.startswith("0.20.") and not ctypes.util.find_library("usb-1.0"):
         return Finding("open3d", finding.found, "0.20 needs libusb: sudo apt install libusb-1.0-0")
     return finding
@@ -173,6 +173,14 @@ def _onnx() -> Finding:
         return Finding("onnx", f"{metadata.version('onnx')}, writes and checks zeroflow export's files")
     found = f"missing: {', '.join(missing)}; only zeroflow export needs them"
     return Finding("onnx", found, "pip install 'zeroflow_ros[onnx]'")
+
+
+def _av() -> Finding:
+    return _package("av", "films of zeroflow render as .mp4")
+
+
+def _rerun() -> Finding:
+    return _package("rerun-sdk", "the viewer of zeroflow view", extra="viz")
 
 
 def _package(name: str, use: str, extra: str = "") -> Finding:

@@ -15,7 +15,7 @@ _NAMES = {"onnx": "ONNX", "torch": "TorchScript"}
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="A published .ckpt, a .safetensors, or 'default'.")],
+    checkpoint: Annotated[str, typer.Argument(help="A .ckpt or .safetensors file, 'default', or a published name.")],
     out: Annotated[Path, typer.Option(help="File to write.")],
     format: Annotated[str, typer.Option(help="onnx (onnxruntime, TensorRT) or torch (TorchScript).")] = "onnx",
     points: Annotated[

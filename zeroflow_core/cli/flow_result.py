@@ -17,7 +17,7 @@ from rich.text import Text
 
 from zeroflow_core.datasets.stored_flow import write_stored_flow
 from zeroflow_core.drawing.birds_eye import draw_birds_eye
-from zeroflow_core.drawing.error_view import LARGE, SMALL, draw_error_view
+from zeroflow_core.drawing.error_view import draw_error_legend, draw_error_view
 from zeroflow_core.drawing.lettering import draw_title
 from zeroflow_core.drawing.view import View
 from zeroflow_core.errors import ZeroFlowError
@@ -138,10 +138,9 @@ def _error_picture(result: Result, truth: PairTruth) -> Image.Image:
     error = np.linalg.norm(result.estimate.residual.astype(np.float64) - truth.scene_flow.residual, axis=1)
     scored = av2_2023.scored_points(truth)
     image = draw_error_view(result.pair.pc0, error, scored=scored, covered=result.estimate.covered, **_LOOK)
-    cm = f"{100 * SMALL:g}"
-    means = f"grey: right within {cm} cm; violet to yellow: up to {LARGE:g} m; teal: no flow; faint: not scored"
     view = View(*_LOOK["size"], _LOOK["size"][0] / _LOOK["metres_across"], magnify=_LOOK["magnify"])
-    draw_title(image, view, f"Error of {result.source}", result.method, means)
+    draw_title(image, view, f"Error of {result.source}", result.method)
+    draw_error_legend(image, view)
     return image
 
 

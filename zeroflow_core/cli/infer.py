@@ -17,7 +17,7 @@ def infer(
     pc1: Annotated[Path, typer.Option(help="Cloud it moves to, in the same frame: .npy, (N,3), metres.")],
     out: Annotated[Path, typer.Option(help="File to write: .npz with 'flow' (N,3) and 'valid' (N,).")],
     checkpoint: Annotated[
-        str, typer.Option(help="A published .ckpt, a .safetensors, or 'default'.")
+        str, typer.Option(help="A .ckpt or .safetensors file, 'default', or a published name.")
     ] = "default",
     device: Device = "auto",
     engine: Engine = "fast",

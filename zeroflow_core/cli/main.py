@@ -13,11 +13,14 @@ from zeroflow_core.cli.compare import compare
 from zeroflow_core.cli.convert import convert
 from zeroflow_core.cli.distill import app as distill
 from zeroflow_core.cli.doctor import doctor
+from zeroflow_core.cli.download import download
 from zeroflow_core.cli.evaluate import evaluate
 from zeroflow_core.cli.export import export
 from zeroflow_core.cli.flow import flow
 from zeroflow_core.cli.infer import infer
+from zeroflow_core.cli.render import render
 from zeroflow_core.cli.simulate import simulate
+from zeroflow_core.cli.view import view
 from zeroflow_core.errors import ZeroFlowError
 
 app = typer.Typer(
@@ -34,7 +37,10 @@ app.command()(convert)
 app.command()(simulate)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(render)
+app.command()(view)
 app.command()(export)
+app.command()(download)
 app.command()(doctor)
 app.add_typer(distill)
 

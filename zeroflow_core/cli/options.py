@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,9 @@ import typer
 
 from zeroflow_core.errors import ZeroFlowError
 
-Checkpoint = Annotated[str, typer.Option(help="For the student: a published .ckpt, a .safetensors, or 'default'.")]
+Checkpoint = Annotated[
+    str, typer.Option(help="For the student: a .ckpt or .safetensors file, 'default', or a published name.")
+]
 TeacherConfiguration = Annotated[
     str, typer.Option(help="For nsfp and fastnsf: fast, or published, which takes minutes a pair without a GPU.")
 ]
@@ -32,9 +35,9 @@ Precision = Annotated[
 
 def check_file(out: Path, example: str) -> None:
     """Raise ZeroFlowError unless --out can be a file; `example` is a name for one."""
-    if out.is_dir():
+    if os.path.isdir(out):  # a Path raises where the name is too long
         raise ZeroFlowError(f"--out {out} is a folder; give a file, such as {out / example}")
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise ZeroFlowError(f"--out {out}: the folder {out.parent} does not exist; create it first")
 
 

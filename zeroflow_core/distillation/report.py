@@ -12,7 +12,7 @@ from zeroflow_core.datasets.recording import Recording
 from zeroflow_core.distillation.sources import LogSource
 from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.distillation.training.train import Trained
-from zeroflow_core.evaluation.wording import count, duration, metres, ratio, several, share
+from zeroflow_core.evaluation.wording import count, duration, metres, ratio, several, share, time_taken
 from zeroflow_core.files import new_file
 
 REPORT = "report.md"
@@ -140,16 +140,11 @@ def _errors(rows: dict[str, dict[str, float | None]]) -> Iterator[str]:
             yield f"| {'zero flow' if method == 'zero' else method} | {' | '.join(cells)} |"
 
 
-def _time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-
-
 def _source(facts: Facts) -> Iterator[str]:
     sweeps = [Log(log).stamps_ns for log in facts.logs]
     seconds = sum(float(stamps[-1] - stamps[0]) for stamps in sweeps) * 1e-9
     number = sum(map(len, sweeps))
-    yield f"- {facts.source.name}: {several(len(sweeps), 'log')}, {several(number, 'sweep')}, {_time(seconds)}"
+    yield f"- {facts.source.name}: {several(len(sweeps), 'log')}, {several(number, 'sweep')}, {time_taken(seconds)}"
     recording = facts.recording
     if recording is not None:
         motion = {"odometry": f"odometry ({recording.odometry})", "tf": "TF", "kiss_icp": "estimated with KISS-ICP"}
@@ -193,8 +188,8 @@ def _training(facts: Facts) -> Iterator[str]:
     yield ""
     yield (
         f"Recipe *{recipe.name}*: {several(trained.steps, 'step')} of {several(recipe.batch, 'sample')} in "
-        f"{_time(trained.seconds)}, {share(trained.wait_share)} of it waiting for data. The weights that were kept "
-        "are those of the best epoch."
+        f"{time_taken(trained.seconds)}, {share(trained.wait_share)} of it waiting for data. The weights that were "
+        "kept are those of the best epoch."
     )
 
 

@@ -32,7 +32,7 @@ from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import run as evaluation
 from zeroflow_core.evaluation.methods import Settings
 from zeroflow_core.evaluation.truth import has_labels
-from zeroflow_core.fastflow3d.checkpoint import checkpoint_file, load_model
+from zeroflow_core.fastflow3d.checkpoint import NAMES, checkpoint_file, load_model
 from zeroflow_core.fastflow3d.config import SIZES
 from zeroflow_core.files import locked, new_file, remove_unfinished
 from zeroflow_core.nsfp.config import TeacherConfig
@@ -121,7 +121,10 @@ def resolved(settings: DistillSettings) -> DistillSettings:
         student = "small" if device == "cpu" else "1x"
     elif student not in SIZES:
         if not checkpoint_file(student).is_file():
-            raise ZeroFlowError(f"student '{student}' is neither a size ({', '.join(SIZES)}) nor a checkpoint's file")
+            raise ZeroFlowError(
+                f"student '{student}' is neither a size ({', '.join(SIZES)}), nor a checkpoint's file, nor one of: "
+                f"{', '.join(NAMES)}"
+            )
         load_model(student)
     return replace(settings, device=device, student=student)
 

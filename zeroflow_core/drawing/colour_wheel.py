@@ -38,7 +38,8 @@ def colours(velocity: np.ndarray, full_speed: float) -> np.ndarray:
 
     full_speed: m/s from which the colour is full
     """
-    speed = np.hypot(velocity[:, 0], velocity[:, 1])
+    with np.errstate(over="ignore"):
+        speed = np.hypot(velocity[:, 0], velocity[:, 1])
     heading = np.arctan2(velocity[:, 1], velocity[:, 0])
     table = _hues()
     hue = table[np.round(heading * (len(table) / (2 * np.pi))).astype(np.int64) % len(table)]

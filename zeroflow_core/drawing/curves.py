@@ -83,7 +83,7 @@ def _draw_panel(image: Image.Image, panel: Panel, across: str, place: tuple[int,
     up = Axis(0.0, 1.08 * highest if highest > 0 else 1.0, top + height - _BOTTOM, top + _TOP)
 
     _draw_grid(pen, along, up, across)
-    lines, ends = Lines(image), []
+    lines, ends = Lines.over(image), []
     for name, value in panel.references:
         for x in np.arange(along.start, along.end - 4, 11.0):
             lines.stroke(np.array([[x, up.at(value)], [min(x + 6, along.end), up.at(value)]]), _REFERENCE, 1.5)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from zeroflow_core.drawing.backdrop import backdrop, draw_vehicle
+from zeroflow_core.drawing.backdrop import backdrop, draw_distances, draw_vehicle, vehicle_scale
+from zeroflow_core.drawing.lettering import Area, draw_scale_bar
 from zeroflow_core.drawing.lines import Lines
-from zeroflow_core.drawing.points import draw_moving, draw_still
+from zeroflow_core.drawing.points import draw_moving, draw_still, grey
 from zeroflow_core.drawing.scale import on_log_scale, scale_colours
-from zeroflow_core.drawing.view import View
+from zeroflow_core.drawing.view import PANEL, TEXT, View, font
 
 SMALL, LARGE = 0.05, 2.0  # metres: grey below the one, the last colour from the other on
 NO_FLOW = (70, 200, 190)  # of points without a flow: a hue that the scale does not have
+_TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # metres
 _NO_FLOW_TINT, _NOT_SCORED_TINT = (0.35, 0.92, 0.84), (0.45, 0.45, 0.45)  # of their greys
 
 
@@ -66,6 +68,47 @@ def draw_error_view(
         group = (error >= low) & (error < high)
         draw_moving(canvas, pixels[group], error_colours(error[group]), radius)
 
-    lines = Lines(Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8)))
-    draw_vehicle(lines, view)
-    return lines.done()
+    image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
+    draw_distances(image, view)
+    lines = Lines.over(image)
+    draw_vehicle(lines, view, vehicle_scale(metres_across))
+    image = lines.done()
+    draw_scale_bar(image, view)
+    return image
+
+
+def draw_error_legend(image: Image.Image, view: View) -> Area:
+    """What the colours of the error mean, on a panel in the upper right corner. Returns the area it takes."""
+    unit, used = view.unit, font(13 * view.unit)
+    margin, pad, row, bar = 16 * unit, 14 * unit, 21 * unit, 12 * unit
+    width, height = round(206 * unit), round(2.2 * pad + bar + 5 * row)
+    left, top = round(image.width - margin - width), round(margin)
+    area = (left, top, left + width, top + height)
+    pen = ImageDraw.Draw(image, "RGBA")
+    pen.rounded_rectangle(area, round(8 * unit), PANEL)
+    x, y = left + pad, top + 0.8 * pad + row / 2
+    pen.text((x, y), "error of the flow, metres", TEXT, used, "lm")
+    y += 0.9 * row
+    across = round(width - 2 * pad)
+    colours = error_colours(SMALL * (LARGE / SMALL) ** ((np.arange(across) + 0.5) / across)).astype(np.uint8)
+    image.paste(Image.fromarray(np.repeat(colours[None], round(bar), axis=0)), (round(x), round(y)))
+    y += bar
+    for error in _TICKS:
+        at = x + float(on_log_scale(np.float64(error), SMALL, LARGE)) * (across - 1)
+        pen.line((at, y, at, y + 4 * unit), TEXT, max(1, round(unit)))
+        anchor = "lt" if error == SMALL else "rt" if error == LARGE else "mt"
+        pen.text((at, y + 6 * unit), f"{error:g}", TEXT, font(11 * unit), anchor)
+    y += 1.6 * row
+    half, middle = 5 * unit, x + 7 * unit
+    greys = np.float32(grey(np.array([0.5]))[0])
+    for tint, ring, text in (
+        ((1.0, 1.0, 1.0), False, f"right within {100 * SMALL:g} cm"),
+        (_NO_FLOW_TINT, True, "no flow; a ring: wrong"),
+        (_NOT_SCORED_TINT, False, "not scored"),
+    ):
+        dot = (middle - half, y - half, middle + half, y + half)
+        fill = tuple(int(value) for value in np.float32(tint) * greys)
+        pen.ellipse(dot, fill, NO_FLOW if ring else None, max(1, round(1.5 * unit)) if ring else 0)
+        pen.text((middle + 2.4 * half, y), text, TEXT, used, "lm")
+        y += row
+    return area

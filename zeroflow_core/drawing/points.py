@@ -8,6 +8,11 @@ _LOW = np.array([58, 68, 82], dtype=np.float32)
 _HIGH = np.array([172, 182, 194], dtype=np.float32)
 
 
+def grey(height: np.ndarray) -> np.ndarray:
+    """sRGB (N,3) float32 in 0…255 of what stands still, by heights (N,) or (N,1) from 0, the ground, to 1, high up."""
+    return _LOW + (_HIGH - _LOW) * np.asarray(height, dtype=np.float32).reshape(-1, 1)
+
+
 def draw_still(
     canvas: np.ndarray, pixels: np.ndarray, z: np.ndarray, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> None:
@@ -36,7 +41,7 @@ def draw_still(
     mean_height = (ink_height[drawn] / ink[drawn])[:, None]
     cover = 1 - np.exp(-(0.9 + 1.1 * mean_height) * ink[drawn, None])
     flat = canvas.reshape(-1, 3)
-    colours = np.float32(tint) * (_LOW + (_HIGH - _LOW) * mean_height)
+    colours = np.float32(tint) * grey(mean_height)
     flat[drawn] += cover * (colours - flat[drawn])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from zeroflow_core.drawing import colour_wheel
-from zeroflow_core.drawing.lettering import draw_legend
+from zeroflow_core.drawing.legend import draw_legend
 from zeroflow_core.drawing.scale import on_log_scale, scale_colours
 from zeroflow_core.drawing.view import BACKGROUND, FAINT_TEXT, TEXT, View, font
 

@@ -11,6 +11,7 @@ from PIL import ImageFont
 BACKGROUND = (13, 17, 23)
 PANEL = (18, 23, 31, 235)
 TEXT, FAINT_TEXT = (236, 240, 245), (158, 168, 180)
+SMALLEST_TEXT = 6  # pixels; nobody reads what is smaller
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class View:
         """Which of the points (N,3) are finite and in the picture, (N,) bool, and the pixels (M,2) float32 of those."""
         with np.errstate(invalid="ignore", over="ignore"):  # too far away for a float32 is outside, too
             pixels = self.pixels(points).astype(np.float32)
-            inside = (pixels >= 0).all(axis=1) & (pixels < [self.width, self.height]).all(axis=1)
+            column, row = pixels.T
+            inside = (column >= 0) & (row >= 0) & (column < self.width) & (row < self.height)
         inside &= np.isfinite(points[:, 2])
         return inside, pixels[inside]
 

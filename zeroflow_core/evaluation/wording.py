@@ -38,6 +38,12 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
 
 
+def time_taken(seconds: float) -> str:
+    """Such as "59 s" or "2 min 5 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
 def beside_others(jobs: int) -> str:
     """What to add to a time per pair that was taken while other processes were at work, too."""
     return f", with {jobs} processes at once" if jobs > 1 else ""

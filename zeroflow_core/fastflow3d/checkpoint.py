@@ -14,17 +14,20 @@ from torch import Tensor
 from zeroflow_core.errors import ZeroFlowError, some
 from zeroflow_core.fastflow3d.config import ONE_X, XL, FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
+from zeroflow_core.fastflow3d.published import PUBLISHED, downloaded_file
 from zeroflow_core.files import new_file
 
 FORMAT_VERSION = 1
-DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "interim.safetensors"
+DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "weights" / "default.safetensors"
+_COMES_ALONG = "default"
+NAMES = (_COMES_ALONG, *PUBLISHED)  # of checkpoints, for whoever takes a path or a name
 _PREFIX = "model."  # of every network key in a Lightning checkpoint
 
 
 def load_model(path: str | Path) -> tuple[FastFlow3D, dict[str, Any]]:
     """The network stored at `path`, in fp32 on the CPU, and its metadata.
 
-    path: a Lightning ``.ckpt`` in the published layout, a ``.safetensors`` of ours, or ``default``.
+    path: a Lightning ``.ckpt`` in the published layout, a ``.safetensors`` of ours, or a name (see `checkpoint_file`).
     The metadata holds at least ``name``, ``ground`` (the ground rule it was trained with) and
     ``interval_s`` (seconds between its sweeps).
 
@@ -42,8 +45,16 @@ def load_model(path: str | Path) -> tuple[FastFlow3D, dict[str, Any]]:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that `path` means, which may be ``default``."""
-    return DEFAULT_CHECKPOINT if str(path) == "default" else Path(path).expanduser()
+    """The file that `path` means: ``default`` is the one that comes along, and the name of a published checkpoint
+    is the one downloaded, which is never done here. Anything else is a path.
+
+    Raises:
+        ZeroFlowError: a published checkpoint that is not downloaded yet, or was altered since.
+    """
+    name = str(path)
+    if name == _COMES_ALONG:
+        return DEFAULT_CHECKPOINT
+    return downloaded_file(name) if name in PUBLISHED else Path(path).expanduser()
 
 
 def save_model(path: str | Path, model: FastFlow3D, metadata: dict[str, Any], half: bool = False) -> None:
@@ -65,7 +76,8 @@ def save_model(path: str | Path, model: FastFlow3D, metadata: dict[str, Any], ha
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State dict without prefix, and the ``zeroflow`` entry ({} where there is none)."""
     if not path.is_file():
-        raise ZeroFlowError(f"checkpoint {path}: no such file; give the path of a .ckpt or .safetensors file")
+        named = "" if path.suffix in (".ckpt", ".safetensors") else f", or one of: {', '.join(NAMES)}"
+        raise ZeroFlowError(f"checkpoint {path}: no such file; give the path of a .ckpt or .safetensors file{named}")
     try:
         state, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else _read_lightning(path)
     except ZeroFlowError:

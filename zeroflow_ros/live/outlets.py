@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from nav_msgs.msg import Path
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -14,6 +15,7 @@ from visualization_msgs.msg import MarkerArray
 from zeroflow_core.tracking import Track
 from zeroflow_ros.live.health import Health
 from zeroflow_ros.live.pipeline import Velocities
+from zeroflow_ros.live.surroundings import Surroundings
 from zeroflow_ros.messages.clouds import flow_message, nanoseconds
 from zeroflow_ros.messages.markers import MarkerWriter, flow_lines
 from zeroflow_ros.messages.objects_cloud import objects_cloud
@@ -23,8 +25,8 @@ from zeroflow_ros.parameters.settings import Settings
 class Outlets:
     """The managed publishers of a configured node: silent until it is active.
 
-    Topics: ``flow``, ``markers``, ``processed``, ``~/objects``, ``~/debug/processing_time_ms`` and
-    ``~/debug/pipeline_latency_ms``. Parameters can override the QoS of each (qos_overrides.<topic>.publisher.…).
+    Topics: ``flow``, ``markers``, ``processed``, ``~/objects``, ``~/map``, ``~/path``, ``~/debug/processing_time_ms``
+    and ``~/debug/pipeline_latency_ms``. Parameters can override the QoS of each (qos_overrides.<topic>.publisher.…).
     """
 
     def __init__(self, node: LifecycleNode, health: Health) -> None:
@@ -44,6 +46,8 @@ class Outlets:
         self._markers = self._publisher(MarkerArray, "markers", QoSProfile(depth=5))
         self._processed = self._publisher(Header, "processed", latched)
         self._objects = self._publisher(PointCloud2, "~/objects", QoSProfile(depth=5))
+        self._map = self._publisher(PointCloud2, "~/map", QoSProfile(depth=1))
+        self._path = self._publisher(Path, "~/path", QoSProfile(depth=5))
         self._time = self._publisher(Float64, "~/debug/processing_time_ms", QoSProfile(depth=5))
         self._latency = self._publisher(Float64, "~/debug/pipeline_latency_ms", QoSProfile(depth=5))
 
@@ -57,12 +61,23 @@ class Outlets:
     def wants_objects(self) -> bool:
         return self._markers.get_subscription_count() + self._objects.get_subscription_count() > 0
 
+    def wants_surroundings(self) -> bool:
+        return self._map.get_subscription_count() + self._path.get_subscription_count() > 0
+
     def publish_flow(self, result: Velocities, settings: Settings) -> None:
         """The velocity of every point, if anybody listens."""
         if not self.wants_flow():
             return
         with self._health.stage("encode"):
-            message = flow_message(result.message, result.cloud, result.velocity, result.status, settings.output_fields)
+            message = flow_message(
+                result.message,
+                result.cloud,
+                result.velocity,
+                result.status,
+                settings.output_fields,
+                velocity_in_vehicle=result.velocity_in_vehicle,
+                min_speed=settings.min_speed,
+            )
         with self._health.stage("publish"):
             self._flow.publish(message)
 
@@ -78,10 +93,21 @@ class Outlets:
         """What moves, as markers and as a cloud of objects, to whoever listens; `tracks` are in the vehicle frame."""
         header, cloud_SE3_vehicle = result.message.header, result.frame.vehicle_SE3_cloud.inverse()
         if self._markers.get_subscription_count() > 0:
-            lines = flow_lines(header, result.cloud.points, result.velocity, min_speed)
+            lines = flow_lines(
+                header, result.cloud.points, result.velocity, min_speed, velocity_in_vehicle=result.velocity_in_vehicle
+            )
             self._markers.publish(self._writer.message(header, tracks, lines, cloud_SE3_vehicle))
         if self._objects.get_subscription_count() > 0:
             self._objects.publish(objects_cloud(header, tracks, cloud_SE3_vehicle))
+
+    def publish_surroundings(self, result: Velocities, settings: Settings, surroundings: Surroundings) -> None:
+        """Where the vehicle has been, and what stands still there, to whoever listens."""
+        if not surroundings.take(result):
+            return
+        if self._path.get_subscription_count() > 0:
+            self._path.publish(surroundings.path(result))
+        if self._map.get_subscription_count() > 0:
+            self._map.publish(surroundings.map(result, settings))
 
     def publish_processed(self, header: Header) -> None:
         """Nothing more will come of the cloud with this header."""

@@ -21,6 +21,7 @@ from zeroflow_ros.live.health import Health, Problem, told
 from zeroflow_ros.live.outlets import Outlets
 from zeroflow_ros.live.pipeline import Dropped, Pipeline, Velocities
 from zeroflow_ros.live.stages import Stage
+from zeroflow_ros.live.surroundings import Surroundings
 from zeroflow_ros.parameters.settings import Settings
 
 
@@ -57,7 +58,7 @@ class Road:
         self._pipeline, self._outlets = pipeline, outlets
         self._settings, self._health = settings, health
         self._can_cluster = can_cluster
-        self._tracker, self._series = Tracker(), 0
+        self._tracker, self._series, self._surroundings = Tracker(), 0, Surroundings()
         self._idle = self._stopping = False
         self._objects: Stage[Job] = Stage("objects", self._find_objects, self._without_objects)
         self._publish: Stage[Job] = Stage("publish", self._publish_flow, self._left_out)
@@ -78,7 +79,7 @@ class Road:
         return all([stage.join(max(deadline - time.monotonic(), 0.0)) for stage in self._stages])
 
     def _prepare_cloud(self, job: Job) -> None:
-        if not (self._outlets.wants_flow() or self._outlets.wants_objects()):
+        if not (self._outlets.wants_flow() or self._outlets.wants_objects() or self._outlets.wants_surroundings()):
             self._rest(job)
             return
         self._idle = False
@@ -103,13 +104,13 @@ class Road:
         try:
             self._outlets.publish_flow(job.result, self._settings())
             self._outlets.publish_times(job.result, job.arrived)
-            is_for_objects = self._outlets.wants_objects() and self._can_cluster()
+            goes_on = self._finds_objects() or self._outlets.wants_surroundings()
         except Exception as error:  # whatever the middleware says of one message, the next one may pass
             self._health.problem(Problem.PUBLISH_FAILED, f"a flow was not published: {told(error)}")
             self._done(job)
             return
         self._health.flow_published()
-        if is_for_objects:
+        if goes_on:
             self._objects.put(job)
         else:
             self._done(job)
@@ -117,14 +118,22 @@ class Road:
     def _find_objects(self, job: Job) -> None:
         settings, result = self._settings(), job.result
         try:
-            with self._health.stage("objects"):
-                tracks = self._follow(result, settings)
-            with self._health.stage("markers"):
-                self._outlets.publish_objects(result, tracks, settings.min_speed)
+            if self._finds_objects():
+                with self._health.stage("objects"):
+                    tracks = self._follow(result, settings)
+                with self._health.stage("markers"):
+                    self._outlets.publish_objects(result, tracks, settings.min_speed)
+            if self._outlets.wants_surroundings():
+                with self._health.stage("map"):
+                    self._outlets.publish_surroundings(result, settings, self._surroundings)
         except Exception as error:
             self._tracker.reset()  # who knows what it was in the middle of
-            self._health.problem(Problem.OBJECTS_FAILED, f"no objects for a cloud: {told(error)}")
+            self._surroundings = Surroundings()
+            self._health.problem(Problem.OBJECTS_FAILED, f"no objects, map or path for a cloud: {told(error)}")
         self._done(job)
+
+    def _finds_objects(self) -> bool:
+        return self._outlets.wants_objects() and self._can_cluster()
 
     def _follow(self, result: Velocities, settings: Settings) -> list[Track]:
         """The objects that move, in the vehicle frame, where boxes stand upright."""

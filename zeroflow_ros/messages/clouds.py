@@ -8,10 +8,12 @@ import sys
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
 
 from zeroflow_core.datasets.point_cloud2 import Cloud, fields_of, is_return
 from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Sweep
+from zeroflow_ros.messages.colours import packed_colours
 
 # What a row of flow may hold besides x y z.
 _FORMATS = {
@@ -22,9 +24,10 @@ _FORMATS = {
     "vy": "f4",
     "vz": "f4",
     "speed": "f4",
+    "rgb": "f4",  # whose bits are 0x00RRGGBB
     "status": "u1",
 }
-_USUAL_FIELDS = ("intensity", "vx", "vy", "vz", "speed", "status")
+_USUAL_FIELDS = ("intensity", "vx", "vy", "vz", "speed", "rgb", "status")
 
 
 def nanoseconds(stamp: Time) -> int:
@@ -52,6 +55,9 @@ def flow_message(
     velocity: np.ndarray,
     status: np.ndarray,
     fields: tuple[str, ...] = _USUAL_FIELDS,
+    *,
+    velocity_in_vehicle: np.ndarray | None = None,
+    min_speed: float = 0.5,
 ) -> PointCloud2:
     """One row per point of `source`, in its order, organisation, frame and stamp.
 
@@ -59,22 +65,30 @@ def flow_message(
     velocity: (N,3), m/s over ground, in the frame of `source`; 0 on ground, NaN where there is no estimate
     status:   (N,) uint8, a zeroflow_core.pairs.Status for each point
     fields:   what follows x y z (float32, metres), in this order: intensity, vx, vy, vz, speed (float32), ring
-              (uint16), t (int32, nanoseconds from the stamp), status (uint8)
+              (uint16), t (int32, nanoseconds from the stamp), rgb (float32, as RViz, PCL and Foxglove read colours: see
+              colours.py), status (uint8)
+    velocity_in_vehicle: (N,3), the same in the vehicle frame, for rgb; `velocity` where None
+    min_speed:           m/s; what is slower has no colour in rgb
 
     Rows have the same layout whatever the source has: intensity, ring and t are 0 where it has none. Values lie
     at multiples of their own size, rows at multiples of four. The cloud is dense when every x, y and z is finite.
     """
     layout = _layout(fields)
     message = PointCloud2(header=source.header, point_step=layout.itemsize, is_bigendian=sys.byteorder == "big")
-    message.fields = [PointField(name=n, offset=o, datatype=d, count=c) for n, o, d, c in fields_of(layout)]
+    message.fields = _described(layout)
     # The message takes an array.array as it is; of anything else it copies byte after byte.
     data = array.array("B", bytes(1)) * (len(cloud) * layout.itemsize)
     rows = np.frombuffer(data, layout)
     points = cloud.points.T
     for name, values in zip("xyz", points, strict=True):
         rows[name] = values
+    speed = _speed(velocity) if {"speed", "rgb"} & set(fields) else None
     for name in fields:
-        values = _column(name, cloud, velocity, status)
+        if name == "rgb":
+            heading = velocity if velocity_in_vehicle is None else velocity_in_vehicle
+            values = packed_colours(heading, speed, status, min_speed)
+        else:
+            values = speed if name == "speed" else _column(name, cloud, velocity, status)
         if values is not None:
             rows[name] = values
     message.data = data
@@ -87,17 +101,34 @@ def flow_message(
     return message
 
 
+def points_message(header: Header, points: np.ndarray) -> PointCloud2:
+    """A cloud of x y z (float32, metres) alone, of (N,3) points in the frame of `header`."""
+    layout = _layout(())
+    message = PointCloud2(header=header, point_step=layout.itemsize, is_bigendian=sys.byteorder == "big")
+    message.fields = _described(layout)
+    message.data = array.array("B", np.ascontiguousarray(points, dtype=np.float32).tobytes())
+    message.height, message.width, message.row_step = 1, len(points), len(message.data)
+    message.is_dense = bool(np.isfinite(points).all())
+    return message
+
+
+def _described(layout: np.dtype) -> list[PointField]:
+    return [PointField(name=n, offset=o, datatype=d, count=c) for n, o, d, c in fields_of(layout)]
+
+
 def _column(name: str, cloud: Cloud, velocity: np.ndarray, status: np.ndarray) -> np.ndarray | None:
     """The values (N,) of a field, or None where the cloud has none."""
     if name == "status":
         return status
-    if name == "speed":
-        x, y, z = velocity.T
-        with np.errstate(over="ignore"):  # nonsense in, infinity out
-            return np.sqrt(x * x + y * y + z * z)
     if name in ("vx", "vy", "vz"):
         return velocity[:, "xyz".index(name[1])]
     return {"intensity": cloud.intensity, "ring": cloud.ring, "t": cloud.time_offset_ns}[name]
+
+
+def _speed(velocity: np.ndarray) -> np.ndarray:
+    x, y, z = velocity.T
+    with np.errstate(over="ignore"):  # nonsense in, infinity out
+        return np.sqrt(x * x + y * y + z * z)
 
 
 def _layout(fields: tuple[str, ...]) -> np.dtype:

@@ -18,10 +18,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 from zeroflow_core.drawing.colour_wheel import colours
 from zeroflow_core.geometry import SE3
 from zeroflow_core.tracking import Track
+from zeroflow_ros.messages.colours import FULL_SPEED
 
 _SAME_FRAME = SE3.identity()
 _BOX, _ARROW, _TEXT, _FLOW = "box", "velocity", "speed", "flow"  # namespaces, which RViz shows and hides
-_FULL_COLOUR = 10.0  # m/s
 _LIFETIME = Duration(sec=1)  # what vanishes is deleted; this is for a node that is gone
 _PALE = 0.4  # of the opacity, where it is predicted
 _MOST_LINES = 2000
@@ -64,11 +64,19 @@ class MarkerWriter:
         return MarkerArray(markers=markers)
 
 
-def flow_lines(header: Header, points: np.ndarray, velocity: np.ndarray, min_speed: float) -> Marker:
+def flow_lines(
+    header: Header,
+    points: np.ndarray,
+    velocity: np.ndarray,
+    min_speed: float,
+    *,
+    velocity_in_vehicle: np.ndarray | None = None,
+) -> Marker:
     """Where points will be in half a second: a line from each that moves, coloured by its heading.
 
     points, velocity: (N,3), metres and m/s over ground, in the frame of `header`; rows that are not finite or slower
         than `min_speed` (m/s) get no line. Of more than 2,000, every second, third, … gets one.
+    velocity_in_vehicle: (N,3), the same in the vehicle frame, which colours are by; `velocity` where None
     """
     with np.errstate(invalid="ignore"):
         moving = np.einsum("ij,ij->i", velocity, velocity) >= min_speed**2
@@ -82,7 +90,8 @@ def flow_lines(header: Header, points: np.ndarray, velocity: np.ndarray, min_spe
     start = points[rows].astype(np.float64)
     ends = np.stack([start, start + _LINE_S * velocity[rows]], axis=1).reshape(-1, 3)
     marker.points = [Point(x=x, y=y, z=z) for x, y, z in ends.tolist()]
-    marker.colors = [colour for colour in _line_colours(velocity[rows]) for _ in range(2)]
+    heading = velocity if velocity_in_vehicle is None else velocity_in_vehicle
+    marker.colors = [colour for colour in _line_colours(heading[rows]) for _ in range(2)]
     marker.scale.x = 0.04  # width
     return marker
 
@@ -90,13 +99,13 @@ def flow_lines(header: Header, points: np.ndarray, velocity: np.ndarray, min_spe
 def _line_colours(velocity: np.ndarray) -> list[ColorRGBA]:
     """One for each velocity (N,3), shared by all that are alike: to make one for each would take longest of all."""
     heading = np.round(np.arctan2(velocity[:, 1], velocity[:, 0]) * (_HEADINGS / (2 * np.pi)))
-    strength = np.ceil(np.hypot(velocity[:, 0], velocity[:, 1]) * (_STRENGTHS / _FULL_COLOUR)).clip(max=_STRENGTHS)
+    strength = np.ceil(np.hypot(velocity[:, 0], velocity[:, 1]) * (_STRENGTHS / FULL_SPEED)).clip(max=_STRENGTHS)
     return list(map(_line_colour, heading.tolist(), strength.tolist()))
 
 
 @lru_cache(maxsize=2048)
 def _line_colour(heading: float, strength: float) -> ColorRGBA:
-    angle, speed = heading * (2 * math.pi / _HEADINGS), strength * (_FULL_COLOUR / _STRENGTHS)
+    angle, speed = heading * (2 * math.pi / _HEADINGS), strength * (FULL_SPEED / _STRENGTHS)
     return _colour(np.array([speed * math.cos(angle), speed * math.sin(angle)]), 0.9)
 
 
@@ -144,7 +153,7 @@ def _opacity(track: Track, seen: float) -> float:
 
 def _colour(velocity: np.ndarray, alpha: float) -> ColorRGBA:
     """The colour of a direction of motion, as in every picture of this package."""
-    red, green, blue = colours(velocity[None], full_speed=_FULL_COLOUR)[0] / 255
+    red, green, blue = colours(velocity[None], full_speed=FULL_SPEED)[0] / 255
     return ColorRGBA(r=float(red), g=float(green), b=float(blue), a=alpha)
 
 

@@ -15,7 +15,9 @@ from std_msgs.msg import Header
 
 from zeroflow_core.datasets.point_cloud2 import fields_of
 from zeroflow_core.geometry import SE3
+from zeroflow_core.objects import MovingObject
 from zeroflow_core.tracking import Track
+from zeroflow_ros.messages.fallback import read_points
 
 _FLOATS = ("x", "y", "z", "length", "width", "height", "yaw", "vx", "vy", "vz", "speed", "age")
 _NAMES = [*_FLOATS, "id", "num_points", "predicted"]
@@ -68,6 +70,34 @@ def objects_cloud(header: Header, tracks: Sequence[Track], header_SE3_tracks: SE
     )
     message.data = array.array("B", rows.tobytes())
     return message
+
+
+def tracks_of(message: PointCloud2, frame_SE3_header: SE3 = _SAME_FRAME) -> list[Track]:
+    """The objects that `objects_cloud` wrote down, in another frame if one is given. How often they were seen is not
+    told: `hits` is 0. Rows that are not finite are left out.
+
+    frame_SE3_header: into the frame, in which boxes are to stand upright, from that of the message
+    """
+    rows = read_points(message)
+    rows = rows[np.isfinite(np.stack([rows[name] for name in _FLOATS])).all(axis=0)]
+
+    def columns(*names: str) -> np.ndarray:
+        return np.stack([rows[name] for name in names], axis=1).astype(np.float64)
+
+    centre = frame_SE3_header.transform(columns("x", "y", "z"))
+    velocity = frame_SE3_header.rotate(columns("vx", "vy", "vz"))
+    facing = frame_SE3_header.rotate(_vectors([np.cos(yaw), np.sin(yaw), 0.0] for yaw in rows["yaw"]))
+    yaw, size = np.arctan2(facing[:, 1], facing[:, 0]), columns("length", "width", "height")
+    return [
+        Track(
+            id=int(row["id"]),
+            object=MovingObject(centre[k], size[k], float(yaw[k]), velocity[k], int(row["num_points"])),
+            age_s=float(row["age"]),
+            hits=0,
+            is_predicted=bool(row["predicted"]),
+        )
+        for k, row in enumerate(rows)
+    ]
 
 
 def _vectors(rows: Iterable) -> np.ndarray:

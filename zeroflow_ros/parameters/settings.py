@@ -18,7 +18,7 @@ WHEN = {
     "configure": "Read when the node is configured; to change it later, clean the node up first.",
     "live": "May be changed at any time, for the next cloud.",
 }
-OUTPUT_FIELDS = ("intensity", "ring", "t", "vx", "vy", "vz", "speed", "status")
+OUTPUT_FIELDS = ("intensity", "ring", "t", "vx", "vy", "vz", "speed", "rgb", "status")
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -43,7 +43,7 @@ def _entry(
 
 
 _START, _STUDENT, _PAIRS, _EGO_MOTION = "Start", "Student", "Pairs of clouds", "Ego motion"
-_GROUND, _FLOW, _OBJECTS, _DIAGNOSTICS = "Ground", "Flow", "Moving objects", "Diagnostics"
+_GROUND, _FLOW, _OBJECTS, _MAP, _DIAGNOSTICS = "Ground", "Flow", "Moving objects", "Map", "Diagnostics"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Settings:
         "default",
         "configure",
         _STUDENT,
-        "Weights of the student: a .ckpt or .safetensors file, or 'default' for those that come along.",
+        "Weights of the student: a .ckpt or .safetensors file, 'default' for those that come along, or the name of "
+        "published ones, once `zeroflow download` has brought them here.",
     )
     device: str = _entry(
         "auto",
@@ -201,7 +202,7 @@ class Settings:
     )
 
     output_fields: tuple[str, ...] = _entry(
-        ("intensity", "vx", "vy", "vz", "speed", "status"),
+        ("intensity", "vx", "vy", "vz", "speed", "rgb", "status"),
         "live",
         _FLOW,
         "What each row of flow has besides x, y and z.",
@@ -235,6 +236,15 @@ class Settings:
         "Seconds an object is moved on by its velocity after it was last found, before it vanishes.",
         low=0.0,
         high=5.0,
+    )
+
+    map_seconds: float = _entry(
+        20.0,
+        "live",
+        _MAP,
+        "Seconds for which the topic ~/map keeps what stands still.",
+        low=0.1,
+        high=600.0,
     )
 
     max_latency_ms: float = _entry(

@@ -13,11 +13,11 @@ import numpy as np
 
 from zeroflow_core.datasets.av2_writer import new_log
 from zeroflow_core.datasets.bags.bag import Bag, DamagedBag
+from zeroflow_core.datasets.recording.deskewing import deskewed
 from zeroflow_core.datasets.recording.settings import EGO_MOTIONS, read_recording, write_recording
 from zeroflow_core.datasets.recording.source import Source, find_source
 from zeroflow_core.datasets.recording.stream import Stream, Usable
 from zeroflow_core.ego_motion import DESKEWS, LONGEST_GAP_NS, KissOdometry
-from zeroflow_core.ego_motion import deskew as deskewed
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.files import remove_leftovers
 from zeroflow_core.pairs import Sweep
@@ -138,23 +138,14 @@ class _Import:
         recording, stamps, end = self._source.recording, [], 0
         with new_log(path, np.float32) as log:
             log.add_calibration({name: first.vehicle_SE3_cloud for name in _SENSORS})
-            for usable, sweep in self._deskewed(first) if recording.deskewed else self._located(first):
+            located = self._located(first)
+            for usable, sweep in deskewed(located) if recording.deskewed else located:
                 log.add_sweep(sweep)
                 stamps.append(sweep.stamp_ns)
                 end = usable.message + 1
             of_this = {"sweeps": len(stamps), "messages": (first.message, end), "last_stamp_ns": stamps[-1]}
             interval_s = round(float(np.median(np.diff(stamps))) * 1e-9, 6)
             write_recording(log.folder, replace(recording, interval_s=interval_s, **of_this))
-
-    def _deskewed(self, first: Usable) -> Iterator[tuple[Usable, Sweep]]:
-        before: Sweep | None = None
-        held: tuple[Usable, Sweep] | None = None  # until the motion after it is known
-        for following in self._located(first):
-            if held is not None:
-                yield held[0], _deskew(before, held[1], following[1])
-                before = held[1]
-            held = following
-        yield held[0], _deskew(before, held[1], None)
 
     def _located(self, first: Usable) -> Iterator[tuple[Usable, Sweep]]:
         """The sweeps of one log, with poses."""
@@ -180,16 +171,3 @@ class _Import:
             )
         if left_out:
             _log.warning("%s: left out %d of %d clouds: %s", where, left_out.total(), total, reasons)
-
-
-def _deskew(before: Sweep | None, sweep: Sweep, after: Sweep | None) -> Sweep:
-    """By the motion from or to the neighbour on whose side of the stamp most of the points were measured.
-
-    There is at least one neighbour, and the other one has to do where there is none on that side.
-    """
-    if sweep.time_offset_ns is None:
-        return sweep
-    sides = (after, before) if np.median(sweep.time_offset_ns) >= 0 else (before, after)
-    other = sides[0] if sides[0] is not None else sides[1]
-    motion = sweep.world_SE3_ego.inverse() @ other.world_SE3_ego
-    return deskewed(sweep, motion, other.stamp_ns - sweep.stamp_ns)

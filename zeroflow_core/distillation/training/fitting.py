@@ -30,6 +30,7 @@ from zeroflow_core.distillation.training.curves import (
     cut_rows,
     open_board,
 )
+from zeroflow_core.distillation.training.interrupts import interrupted_later
 from zeroflow_core.distillation.training.processes import Processes
 from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.distillation.training.state import Progress, load_state, save_state
@@ -106,7 +107,8 @@ class Fit:
         self._average = Average(task.student, recipe.ema)
         self.progress = Progress()
         self._shown: deque[float] = deque(maxlen=50)
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), 0
+        self._whole = True  # student, optimiser, average and progress belong together
         self._board: Any = None
 
     def _as_team(self, student: nn.Module) -> nn.Module:
@@ -120,13 +122,15 @@ class Fit:
     def run(self) -> None:
         """Train until the recipe's end, or until it stops getting better; from where the folder's last checkpoint is.
 
+        What ends it before, such as Ctrl-C or whoever is told of the progress, loses no step that was made.
+
         Raises:
             ZeroFlowError: the folder holds another training, memory ran out, the loss is no number any more, or the
                 file system refuses.
         """
         self._resume()
         self._board = open_board(self._out / TENSORBOARD, self.progress.step) if self._team.first else None
-        with self._loader() as batches_of:
+        with self._kept(), self._loader() as batches_of:
             while not self._is_over():
                 with self._advice():
                     self._epoch(batches_of(self.progress.epoch, self.progress.batch))
@@ -138,6 +142,24 @@ class Fit:
         patience = self._recipe.patience
         stopped = patience is not None and self.progress.unimproved >= patience
         return stopped or self.progress.epoch >= self._recipe.epochs
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What was learned inside, however the block ends, unless in the middle of a step."""
+        try:
+            yield
+        except BaseException:
+            if self._whole and self.progress.step > self._saved_step:
+                self._save()
+            raise
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """Around changes that are kept together or not at all."""
+        with interrupted_later():
+            self._whole = False
+            yield
+            self._whole = True
 
     @contextmanager
     def _loader(self) -> Iterator[Callable[[int, int], Iterable]]:
@@ -166,17 +188,18 @@ class Fit:
             if isinstance(batch, ZeroFlowError):  # of a process that loads, where raising it would tell a traceback
                 raise batch
             waited = time.perf_counter() - mark
-            loss = self._step(batch)
-            progress.step += 1
-            progress.batch += 1
-            progress.recent.append(loss)
-            self._shown.append(loss)
-            now = time.perf_counter()
-            progress.seconds += now - mark
-            progress.waited += waited
-            mark = now
-            if progress.step % self._row_every == 0:
-                self._add_row()
+            with self._at_once():
+                loss = self._step(batch)
+                progress.step += 1
+                progress.batch += 1
+                progress.recent.append(loss)
+                self._shown.append(loss)
+                now = time.perf_counter()
+                progress.seconds += now - mark
+                progress.waited += waited
+                mark = now
+                if progress.step % self._row_every == 0:
+                    self._add_row()
             self._tell()
             if time.monotonic() - self._saved > _SAVED_EVERY_S:
                 self._save()
@@ -256,28 +279,33 @@ class Fit:
 
     def _end_epoch(self) -> None:
         """Validate, and keep the student if it is the best so far. Only the first process does; the others wait."""
-        progress = self.progress
+        figures: dict[str, float | None] = {}
         if self._team.first:
             self._tell("validating")
             figures = self._task.validate(self._average.weights)
-            score = self._task.score(figures)
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            if score < progress.best or not math.isfinite(progress.best):  # without any score the last one is the best
-                progress.best, progress.figures, progress.unimproved = score, figures, 0
-                save_state(self._out / BEST, self._average.weights, self._metadata, progress)
-            else:
-                progress.unimproved += 1
-            row = {"epoch": progress.epoch, "step": progress.step, **figures}
-            append_row(self._out / VALIDATION, tuple(row), row)
-            self._write_board({name: value for name, value in figures.items() if value is not None})
-        if self._team.world > 1:
-            shared = [vars(progress)]
-            torch.distributed.broadcast_object_list(shared, src=0)
-            self.progress = Progress(**shared[0])
+        with self._at_once():
+            if self._team.first:
+                self._judge(figures)
+            if self._team.world > 1:
+                shared = [vars(self.progress)]
+                torch.distributed.broadcast_object_list(shared, src=0)
+                self.progress = Progress(**shared[0])
         self._save()
 
+    def _judge(self, figures: dict[str, float | None]) -> None:
+        progress, score = self.progress, self._task.score(figures)
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        if score < progress.best or not math.isfinite(progress.best):  # without any score the last one is the best
+            progress.best, progress.figures, progress.unimproved = score, figures, 0
+            save_state(self._out / BEST, self._average.weights, self._metadata, progress)
+        else:
+            progress.unimproved += 1
+        row = {"epoch": progress.epoch, "step": progress.step, **figures}
+        append_row(self._out / VALIDATION, tuple(row), row)
+        self._write_board({name: value for name, value in figures.items() if value is not None})
+
     def _save(self) -> None:
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), self.progress.step
         if not self._team.first:
             return
         training = {
@@ -298,6 +326,7 @@ class Fit:
             self._task.student.load_state_dict(states["student"])
             self._optimiser.load_state_dict(states["optimiser"])
             self._average.weights = states["average"]
+            self._saved_step = self.progress.step
         if self._team.first:
             cut_rows(self._out / CURVES, "step", self.progress.step)
             cut_rows(self._out / VALIDATION, "epoch", self.progress.epoch)

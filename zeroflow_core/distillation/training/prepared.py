@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.datasets.ground_choice import ground_of
 from zeroflow_core.datasets.pseudo_labels import PseudoLabels
 from zeroflow_core.distillation.pairs import PairRef, evenly
+from zeroflow_core.distillation.training.refinement import refine
 from zeroflow_core.distillation.training.samples import TwoWaySample
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
@@ -27,7 +28,7 @@ from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GroundRule, mark_ground
 from zeroflow_core.pairs import Sweep
 
-_EDITION = 1  # to be raised whenever what is kept changes
+_EDITION = 3  # to be raised whenever what is kept changes
 _MARGIN = 1.1  # beyond the grid's corner, so that turned and scaled samples still fill the grid
 _MARGIN_Z = 0.5  # metres
 
@@ -54,11 +55,14 @@ class Source:
 class PreparedPairs:
     """The pairs of a source, ready for training; each is prepared when it is first asked for.
 
-    folder: where they are kept; None keeps nothing
+    folder:  where they are kept; None keeps nothing
+    refined: their labels, too, see refinement.refine
     """
 
-    def __init__(self, source: Source, pairs: list[PairRef], config: FastFlow3DConfig, folder: Path | None) -> None:
-        self.source, self.pairs = source, pairs
+    def __init__(
+        self, source: Source, pairs: list[PairRef], config: FastFlow3DConfig, folder: Path | None, refined: bool = False
+    ) -> None:
+        self.source, self.pairs, self._refined = source, pairs, refined
         corner = np.abs([config.minimum[:2], config.maximum[:2]]).max(axis=0)
         self._reach = float(np.hypot(*corner)) * _MARGIN
         self._low, self._high = config.minimum[2] - _MARGIN_Z, config.maximum[2] + _MARGIN_Z
@@ -67,7 +71,7 @@ class PreparedPairs:
     def _name(self) -> str:
         """Of the folder: the same for the same way of preparing."""
         labels = [path and str(path.resolve()) for path in (self.source.labels.forward, self.source.labels.reverse)]
-        return _digest([_EDITION, self.source.ground, labels, self._reach, self._low, self._high])
+        return _digest([_EDITION, self.source.ground, labels, self._reach, self._low, self._high, self._refined])
 
     @property
     def digest(self) -> str:
@@ -123,7 +127,7 @@ class PreparedPairs:
         ring0, ring1 = (
             None if sweep.ring is None else sweep.ring[kept] for sweep, kept in zip(sweeps, rows, strict=True)
         )
-        return TwoWaySample(
+        sample = TwoWaySample(
             pc0=sweeps[0].points[rows[0]],
             pc1=sweeps[1].points[rows[1]],
             label0=label0,
@@ -133,6 +137,7 @@ class PreparedPairs:
             ring0=ring0,
             ring1=ring1,
         )
+        return _refined(sample) if self._refined else sample
 
     def _rows(self, sweep: Sweep) -> np.ndarray:
         """Of the points that training may ever look at."""
@@ -140,6 +145,12 @@ class PreparedPairs:
         with np.errstate(invalid="ignore", over="ignore"):
             near = (np.hypot(x, y) < self._reach) & (z >= self._low) & (z < self._high)
         return np.flatnonzero(near & ~sweep.is_ground)
+
+
+def _refined(sample: TwoWaySample) -> TwoWaySample:
+    label0 = refine(sample.forward()).label.astype(np.float16)
+    label1 = None if sample.label1 is None else refine(sample.reverse()).label.astype(np.float16)
+    return replace(sample, label0=label0, label1=label1)
 
 
 @lru_cache(maxsize=8)

@@ -47,6 +47,7 @@ class Recipe:
                      The network is convolutional, so it learns from windows at the price of their area
     around_motion:   share of the windows that lie around a point whose label moves
     visits:          of every pair, in each of its directions, in an epoch, each with its own augmentation and window
+    refine:          learn from labels that were cleared of motion which the sweeps do not bear out, see refinement
     reverse:         also learn the flow of the later sweep's points back to the earlier one, from the reverse labels
     augmentation:    see augment
     patience:        epochs without a better validation after which the training ends, or None
@@ -72,6 +73,7 @@ class Recipe:
     window: float = 1.0
     around_motion: float = 0.0
     visits: int = 1
+    refine: bool = False
     reverse: bool = False
     augmentation: Augmentation = NO_AUGMENTATION
     patience: int | None = None
@@ -93,7 +95,7 @@ class Recipe:
         for weight in still:
             check_number("still_weight", weight, 0, 1e3)
         object.__setattr__(self, "still_weight", tuple(still))
-        for name in ("batch_sum", "bf16", "decoder_norms", "reverse"):
+        for name in ("batch_sum", "bf16", "decoder_norms", "refine", "reverse"):
             if not isinstance(getattr(self, name), bool):
                 raise ZeroFlowError(f"{name} must be true or false, not {getattr(self, name)!r}")
         if not isinstance(self.augmentation, Augmentation):
@@ -131,6 +133,7 @@ _NAMED = {
         window=0.5,
         around_motion=0.5,
         visits=2,
+        refine=True,
         reverse=True,
         augmentation=Augmentation(),
         patience=4,

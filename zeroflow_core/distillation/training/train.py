@@ -25,7 +25,7 @@ from zeroflow_core.distillation.training.scene_flow import SceneFlow
 from zeroflow_core.distillation.training.state import Progress
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import has_labels
-from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
+from zeroflow_core.fastflow3d.checkpoint import NAMES, load_model, save_model
 from zeroflow_core.fastflow3d.config import SIZES, FastFlow3DConfig
 from zeroflow_core.files import locked, remove_unfinished
 from zeroflow_core.ground import GROUND_Z
@@ -158,13 +158,12 @@ def _held(out: Path, first: bool) -> Iterator[None]:
 def _task(settings: TrainSettings, device: str) -> tuple[SceneFlow, list[PairRef]]:
     config, weights = _student(settings.student)
     folder = settings.prepared or settings.out / PREPARED
-    learned, held_back, refs = [], [], []
+    recipe, learned, held_back, refs = settings.recipe, [], [], []
     for source in settings.sources:
         kept, back = split_pairs(labelled_pairs(source), settings.held_back)
-        learned.append(PreparedPairs(source, kept, config, folder))
-        held_back.append(PreparedPairs(source, back, config, folder).some(_VALIDATED))
+        learned.append(PreparedPairs(source, kept, config, folder, recipe.refine))
+        held_back.append(PreparedPairs(source, back, config, folder, recipe.refine).some(_VALIDATED))
         refs += back
-    recipe = settings.recipe
     labelled = [pair for pair in _pairs(settings.validation) if has_labels(Log(pair.log))]
     if settings.validation and not labelled:
         raise ZeroFlowError(f"no pair of {settings.validation[0].parent} has labels to validate by; leave it out")
@@ -224,8 +223,11 @@ def _student(name: str) -> tuple[FastFlow3DConfig, dict[str, torch.Tensor] | Non
     """The grid of a student, and the weights to start from."""
     if name in SIZES:
         return SIZES[name], None
-    if not name.endswith((".ckpt", ".safetensors")) and name != "default":
-        raise ZeroFlowError(f"student '{name}' is neither a size ({', '.join(SIZES)}) nor a .ckpt or .safetensors file")
+    if not name.endswith((".ckpt", ".safetensors")) and name not in NAMES:
+        raise ZeroFlowError(
+            f"student '{name}' is neither a size ({', '.join(SIZES)}), nor a .ckpt or .safetensors file, nor one of: "
+            f"{', '.join(NAMES)}"
+        )
     model, _ = load_model(name)
     return model.config, model.state_dict()
 

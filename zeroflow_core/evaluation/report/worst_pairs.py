@@ -10,9 +10,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zeroflow_core.drawing import colour_wheel
 from zeroflow_core.drawing.birds_eye import draw_birds_eye
 from zeroflow_core.drawing.error_view import LARGE, NO_FLOW, SMALL, draw_error_view, error_colours
+from zeroflow_core.drawing.legend import legend_panel
 from zeroflow_core.drawing.scale import on_log_scale
 from zeroflow_core.drawing.view import TEXT, View
 from zeroflow_core.evaluation.report.charts import colour_bar
@@ -22,6 +22,7 @@ from zeroflow_core.evaluation.wording import count, metres
 
 _SIDE, _OVERVIEW = 560, 200  # pixels; half as much again as a laptop shows
 _MAGNIFY = 1.6
+_WHEEL_SCALE = 1.5  # pixels of the colour wheel in one of the page
 _WHOLE = 104.0  # metres across a picture that shows everything scored
 _WINDOWS = (40.0, 60.0, 80.0)  # metres across one that shows a part
 _MARGIN = 0.08  # of a picture, to each side of what it should show
@@ -79,7 +80,10 @@ def worst_pairs(pairs: Sequence[WorstPair]) -> Section:
 
 
 def _legend() -> Markup:
-    wheel = Image.fromarray(colour_wheel.wheel(168, 10.0))
+    panel = legend_panel(_WHEEL_SCALE, 10.0)
+    width, height = (round(side / _WHEEL_SCALE) for side in panel.size)
+    alt = "Colour wheel: amber ahead, green left, blue back, pink right"
+    wheel = _picture(panel, alt, "PNG", style=f"width:{width}px;height:{height}px")
     swatches = (
         (_GREY, f"right within {100 * SMALL:g} cm"),
         (_css(NO_FLOW), "the method gave no flow"),
@@ -90,8 +94,8 @@ def _legend() -> Markup:
         "div",
         tag(
             "div",
-            _picture(wheel, "Colour wheel: amber ahead, green left, blue back, pink right", "PNG"),
-            tag("span", "Colour is the heading of what moves, as in the picture; full at 10 m/s; grey stands still."),
+            wheel,
+            tag("span", "The hue is the heading of what moves, its strength the speed; grey stands still."),
         ),
         tag("div", tag("span", "In the error view:"), tag("ul", items)),
         class_="legend",
@@ -175,9 +179,9 @@ def _frame(image: Image.Image, centre: tuple[float, float], across: float) -> No
     ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline=TEXT, width=2)
 
 
-def _picture(image: Image.Image, alt: str, kind: str = "WEBP") -> Markup:
+def _picture(image: Image.Image, alt: str, kind: str = "WEBP", **attributes: str) -> Markup:
     buffer = BytesIO()
     image.save(buffer, kind, **({"quality": 82, "method": 4} if kind == "WEBP" else {"optimize": True}))
     data = base64.b64encode(buffer.getvalue()).decode()
     source = f"data:image/{kind.lower()};base64,{data}"
-    return tag("img", src=source, alt=alt, width=image.width, height=image.height)
+    return tag("img", src=source, alt=alt, width=image.width, height=image.height, **attributes)

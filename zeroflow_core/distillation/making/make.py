@@ -1,0 +1,200 @@
+"""From a plan to weights: import → simulate → label → train → a model card.
+
+Every stage goes on where it was stopped and does nothing when it is complete. What is simulated, labelled and prepared
+lies in the folder once, for all seeds; each training has a folder of its own, ``seed-1`` or ``truth-seed-1``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zeroflow_core.devices import choose_device
+from zeroflow_core.distillation.making.card import CARD, Facts, write_card
+from zeroflow_core.distillation.making.parts import Parts, join_parts, read_parts, write_parts
+from zeroflow_core.distillation.making.settings import MakeSettings
+from zeroflow_core.distillation.making.teaching import Taught, teach
+from zeroflow_core.distillation.making.telling import OutOfTime, Stage, Telling
+from zeroflow_core.distillation.training.fitting import LAST, TrainProgress
+from zeroflow_core.distillation.training.prepared import PreparedPairs
+from zeroflow_core.distillation.training.train import Trained, TrainSettings, labelled_pairs, split_pairs, train
+from zeroflow_core.errors import ZeroFlowError, differences
+from zeroflow_core.evaluation.wording import several
+from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
+from zeroflow_core.fastflow3d.config import SIZES
+from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.version import VERSION
+
+TRAIN = "train"
+STUDENT, PLAN, TRAINING = "student.safetensors", "recipe.json", "training"
+_PATIENCE_S = 15.0  # for what is left of a run that was killed
+
+
+@dataclass(frozen=True)
+class Made:
+    """
+    student: the file, fp16; None where time was over before it was trained
+    card:    beside it; None likewise
+    stopped: the stage in which time was over, or ""
+    """
+
+    student: Path | None
+    card: Path | None
+    stopped: str = ""
+
+
+def make(
+    settings: MakeSettings,
+    on_progress: Callable[[Stage], None] = lambda stage: None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> Made:
+    """Make the weights, or go on where an earlier call stopped.
+
+    on_line: called with a line on each stage that is complete
+
+    Raises:
+        ZeroFlowError: settings that can't be used, another process is at work in `out`, or the file system refuses.
+    """
+    settings = replace(settings, device=choose_device(settings.device))
+    parts = None if settings.from_parts is None else read_parts(settings.from_parts, settings.identity)
+    telling = Telling(on_progress, on_line, settings.minutes)
+    with _held(settings.out):
+        remove_unfinished(settings.run, [STUDENT, PLAN, CARD])
+        _claim(settings)
+        try:
+            taught = teach(settings, telling)
+            _join(settings, parts, taught, telling)
+            trained = _train(settings, taught, telling)
+        except OutOfTime:
+            return Made(None, None, telling.stage)
+        student = _export(settings, trained)
+        return Made(student, _tell_of(settings, taught, trained, student))
+
+
+def pack(settings: MakeSettings, folder: Path) -> list[Path]:
+    """Write what it takes to go on with this training elsewhere to `folder`; see write_parts."""
+    return write_parts(settings.run / TRAINING, folder, settings.identity)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out, _PATIENCE_S))
+        except BlockingIOError as error:
+            raise ZeroFlowError(
+                f"another process is making weights in {out}; wait for it, or choose another --out"
+            ) from error
+        except FileExistsError as error:
+            raise ZeroFlowError(f"{out} is a file; give the folder to write to") from error
+        except OSError as error:
+            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+        yield
+
+
+def _claim(settings: MakeSettings) -> None:
+    """Say what the training's folder is of; or see that the training there is of the same, before any work."""
+    path = settings.run / PLAN
+    if path.exists() and (settings.run / TRAINING / LAST).exists():
+        try:
+            there = MakeSettings.identity_of(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ZeroFlowError(f"{path} can't be read; remove it, and it will be written again") from error
+        unlike = differences(there, json.loads(json.dumps(settings.identity)))
+        if unlike:
+            raise ZeroFlowError(
+                f"{settings.run} is of another recipe ({unlike}); choose another --out, or remove it to train afresh"
+            )
+    with new_file(path, "w") as file:
+        file.write(json.dumps(settings.about, indent=1) + "\n")
+
+
+def _join(settings: MakeSettings, parts: Parts | None, taught: Sequence[Taught], telling: Telling) -> None:
+    """Go on from parts, unless the training is there already."""
+    training = settings.run / TRAINING
+    if parts is None:
+        return
+    if (training / LAST).exists():
+        telling.line(f"{training} holds a training already, which goes on; the parts are not needed")
+        return
+    pairs = []
+    for one in taught:
+        kept, _ = split_pairs(labelled_pairs(one.source), settings.plan.held_back)
+        prepared = PreparedPairs(one.source, kept, SIZES[settings.plan.student], None)
+        pairs.append(f"{len(prepared)} ({prepared.digest})")
+    join_parts(parts, training, pairs)
+    telling.line(f"joined the parts in {parts.folder}: {parts.step:,} steps are done")
+
+
+def _train(settings: MakeSettings, taught: Sequence[Taught], telling: Telling) -> Trained:
+    telling.begin(TRAIN)
+    plan = settings.plan
+    how = TrainSettings(
+        sources=tuple(one.source for one in taught),
+        out=settings.run / TRAINING,
+        student=plan.student,
+        recipe=settings.recipe,
+        device=settings.device,
+        seed=plan.seed,
+        held_back=plan.held_back,
+        prepared=settings.out / "prepared",
+        name=f"{plan.name}-truth" if settings.truth else plan.name,
+        about=_metadata(settings, taught),
+    )
+
+    def on_step(now: TrainProgress) -> None:
+        loss = "" if now.loss is None else f", loss {now.loss:.4f}"
+        note = f"epoch {min(now.epoch + 1, now.epochs)} of {now.epochs}{loss}{f', {now.note}' if now.note else ''}"
+        telling.progress(now.step, now.steps, note)
+
+    trained = train(how, on_step)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in trained.figures.items() if value is not None)
+    telling.line(f"trained {several(trained.steps, 'step')} in {trained.seconds / 60:.1f} minutes: {figures}")
+    return trained
+
+
+def _metadata(settings: MakeSettings, taught: Sequence[Taught]) -> dict[str, Any]:
+    """Of the student, beside what the training writes by itself."""
+    plan, pairs = settings.plan, {}
+    for one in taught:
+        name = one.logs.scanner or "recorded"
+        pairs[name] = pairs.get(name, 0) + one.pairs
+    chunks = [[entry.seed, entry.seed + entry.chunks - 1] for entry in plan.simulated]
+    told = {
+        "labels": "truth" if settings.truth else "pseudo",
+        "pairs": pairs,
+        "seeds": {"training": plan.seed, "teacher": plan.teacher.seed, "simulation": chunks},
+        "made_by": "zeroflow_core.distillation.make_weights",
+        "zeroflow": VERSION,
+    }
+    return {**told, "teacher": "none: the simulation's truth"} if settings.truth else told
+
+
+def _export(settings: MakeSettings, trained: Trained) -> Path:
+    path = settings.run / STUDENT
+    model, metadata = load_model(trained.student)
+    kept = {key: value for key, value in metadata.items() if key not in ("format", "grid")}
+    save_model(path, model, kept, half=True)
+    return path
+
+
+def _tell_of(settings: MakeSettings, taught: Sequence[Taught], trained: Trained, student: Path) -> Path:
+    model, metadata = load_model(student)
+    facts = Facts(
+        plan=settings.plan,
+        recipe=settings.recipe,
+        truth=settings.truth,
+        taught=taught,
+        trained=trained,
+        student=student,
+        weights=sum(parameter.numel() for parameter in model.parameters()),
+        metadata=metadata,
+        table=settings.table,
+    )
+    write_card(settings.run / CARD, facts)
+    return settings.run / CARD
