@@ -29,8 +29,10 @@ from sensor_msgs.msg import PointCloud2
 
 from zeroflow_core.ego_motion import OdometryApart
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
-from zeroflow_core.pairs import Sweep
+from zeroflow_core.pairs import FramePair, Sweep, as_flow
+from zeroflow_core.verification.flows import is_verified, verify_flow
 from zeroflow_ros.live.ego_motion import EgoMotion
 from zeroflow_ros.live.health import Health, Problem, told
 from zeroflow_ros.live.outlets import Outlets
@@ -143,6 +145,7 @@ class FlowNode(LifecycleNode):
         self._odometry = new_odometry(settings, OdometryApart)  # which starts while the student is loaded
         self._student = NodeStudent(lambda: self.settings, self._health)
         self._rule = self._choose_ground()
+        self._health.facts["verified"] = "yes" if self._is_verified else "no"
         for name in ("streaming", "flow_target", "ego_motion"):
             self._health.facts[name] = getattr(settings, name)
         self._warm_up()
@@ -209,6 +212,14 @@ class FlowNode(LifecycleNode):
         points = np.random.default_rng(0).uniform([-20, -20, -1], [20, 20, 1], (2000, 3)).astype(np.float32)
         mark_ground(Sweep(points, 0), self._rule)
         self._student.warm_up()
+        if self._is_verified:
+            no_ground = np.zeros(len(points), dtype=bool)
+            pair = FramePair(points, points, no_ground, no_ground, 0, 100_000_000, SE3.identity())
+            verify_flow(as_flow(np.full_like(points, 0.5), points, no_ground, pair.dt), pair)
+
+    @property
+    def _is_verified(self) -> bool:
+        return is_verified(self.settings.verify, self._student.metadata)
 
     def _subscribe(self) -> None:
         """Clouds last: whoever sees that subscription may rely on the others."""

@@ -280,8 +280,8 @@ def street(count: int = 4000, seed: int = 0) -> np.ndarray:
     return points.astype(np.float32)
 
 
-def tiny_checkpoint(path: Path) -> Path:
-    """A student of random weights, small enough for milliseconds."""
+def tiny_checkpoint(path: Path, **config: object) -> Path:
+    """A student of random weights, small enough for milliseconds; config: what is to be different."""
     import torch
 
     from zeroflow_core.fastflow3d.checkpoint import save_model
@@ -289,6 +289,7 @@ def tiny_checkpoint(path: Path) -> Path:
     from zeroflow_core.fastflow3d.model import FastFlow3D
 
     torch.manual_seed(0)
-    model = FastFlow3D(FastFlow3DConfig(pillar_size=0.8, channels=8, blocks=(1, 1, 1)))
+    small = {"pillar_size": 0.8, "channels": 8, "blocks": (1, 1, 1)}
+    model = FastFlow3D(FastFlow3DConfig(**(small | config)))
     save_model(path, model, {"name": "random", "ground": "patchwork", "interval_s": 0.1})
     return path

@@ -21,7 +21,7 @@ POINTS, RATE, SECONDS = 100_000, 10.0, 60 if SOAK else 12
 # Each of the node's threads, and the stages it does one after the other.
 THREADS = (
     ("decode", "ego_motion", "odometry", "deskew", "ground"),
-    ("pair", "inference"),
+    ("pair", "inference", "verify"),
     ("encode", "publish"),
 )
 

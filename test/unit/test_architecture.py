@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", "version"},
     {"devices", "files", "geometry", "resources", "workers"},
     {"pairs"},
-    {"ego_motion", "ground", "objects"},
+    {"ego_motion", "ground", "objects", "verification"},
     {"datasets", "fastflow3d", "nsfp", "still_map", "tracking"},
     {"moments"},
     {"drawing"},

@@ -172,6 +172,14 @@ def test_the_truth_scores_nothing_and_zero_flow_what_moves(sets: list[WeightSet]
     assert scores["zero"]["seconds"] > 0 and scores["truth"]["seconds"] is None
 
 
+def test_students_that_are_verified_can_be_judged_without_it(tmp_path: Path):
+    names = list(contenders(["default"], [], "cpu", unverified=True))
+    assert names == ["zero", "default", "default unverified"]
+    plain = tmp_path / "plain.safetensors"
+    save_model(plain, FastFlow3D(FastFlow3DConfig(pillar_size=0.8, channels=8, blocks=(1, 1, 1))), {"ground": "map"})
+    assert list(contenders([str(plain)], [], "cpu", unverified=True)) == ["zero", "plain"]
+
+
 def test_what_seems_to_move_is_counted_with_and_without_the_ground(sets: list[WeightSet], tmp_path: Path):
     one = sets[1]
 

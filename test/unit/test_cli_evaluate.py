@@ -207,6 +207,7 @@ def test_one_command_line_serves_all_methods(root, tmp_path, monkeypatch, method
         (("--engine", "steam"), "engine 'steam' is unknown; choose one of: fast, reference"),
         (("--streaming", "off"), "streaming 'off' is unknown; choose one of: none, anchored"),
         (("--precision", "fp8"), "precision 'fp8' is unknown; choose one of: auto, fp32, bf16"),
+        (("--verify", "maybe"), "verify 'maybe' is unknown; choose one of: auto, always, never"),
         (("--method", "zero", "--engine", "steam"), "engine 'steam' is unknown; choose one of: fast, reference"),
         (("--method", "labels", "--streaming", "off"), "streaming 'off' is unknown; choose one of: none, anchored"),
         (("--method", "nsfp", "--precision", "fp8"), "precision 'fp8' is unknown; choose one of: auto, fp32, bf16"),

@@ -21,10 +21,11 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.methods import Settings, make_method
 from zeroflow_core.evaluation.run import evaluate
 from zeroflow_core.evaluation.truth import read_truth
+from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import Patchwork, mark_ground, no_ground
 from zeroflow_core.moments import Moment
-from zeroflow_core.pairs import Flow, estimate_flow, make_pair
+from zeroflow_core.pairs import Flow, make_pair
 from zeroflow_core.playback import open_playback, opening
 from zeroflow_core.playback.bag_frames import BagClouds, BagFrames
 from zeroflow_core.playback.playback import Playback
@@ -86,7 +87,7 @@ def test_a_log_is_its_sweeps_with_the_velocities_that_the_method_gives_them(log)
 def test_the_student_is_shown_what_the_node_shows_it(log):
     moment = _moments(log.path, [2])[0]
     sweeps = (mark_ground(log.sweep(i), Patchwork()) for i in (2, 3))
-    expected = estimate_flow(load_student("default"), make_pair(*sweeps)).velocity
+    expected = flow_estimator(load_student("default"))(make_pair(*sweeps)).velocity
     np.testing.assert_array_equal(moment.velocity, expected)
 
 
@@ -362,12 +363,13 @@ def test_an_evaluation_shows_its_method_on_its_worst_log(evaluation):
 
 def test_an_evaluation_of_a_student_takes_the_student_as_it_was(root, tmp_path):
     settings = Settings(
-        root, checkpoint="default", ground="none", precision="fp32", streaming="anchored", logs=("other",)
+        root, ground="none", precision="fp32", streaming="anchored", verify="never", logs=("other",)
     )
     evaluate(settings, tmp_path / "run", pictures=0)
     playback = open_playback(tmp_path / "run")
     assert playback.name == "log other"
     assert playback.method.endswith("ground: none, streaming: anchored)")
+    assert open_playback(tmp_path / "run", verify="always").method.endswith("streaming: anchored, verified)")
     assert "ground: patchwork" in open_playback(tmp_path / "run", ground="patchwork").method
 
 

@@ -2,23 +2,13 @@
 
 import numpy as np
 import pytest
+from motion_cases import CAR, STILL, WALL, jittered, shell
 
-from zeroflow_core.distillation.training.refinement import STANDS, refine
+from zeroflow_core.distillation.training.refinement import refine
 from zeroflow_core.distillation.training.samples import Sample
 
 DT = 0.1
-
-
-def shell(length, width, height, spacing=0.15, at=(0, 0, 0)):
-    """Points (N,3) on the sides of a box."""
-    x, y, z = (np.arange(0, side + 1e-9, spacing) for side in (length, width, height))
-    sides = [np.stack(np.meshgrid(x, [0, width], z), -1), np.stack(np.meshgrid([0, length], y, z), -1)]
-    return np.concatenate([side.reshape(-1, 3) for side in sides]) + at
-
-
-def jittered(points, rng):
-    """As another scan of the same surface has it."""
-    return points + rng.normal(0, 0.02, points.shape)
+SLOWEST = 0.3
 
 
 def sample_of(parts, dt=DT):
@@ -29,11 +19,6 @@ def sample_of(parts, dt=DT):
     label = np.concatenate([np.broadcast_to(told, points.shape) for points, _, told in parts])
     part = np.repeat(np.arange(len(parts)), [len(points) for points, _, _ in parts])
     return Sample(*(values.astype(np.float32) for values in (pc0, pc1, label)), dt), part
-
-
-STILL = np.zeros(3)
-CAR = shell(4.2, 1.8, 1.5, at=(5, 5, 0))
-WALL = np.stack(np.meshgrid(np.arange(0, 20, 0.1), [-8.0], np.arange(0, 3, 0.1)), -1).reshape(-1, 3)
 
 
 def test_a_car_keeps_its_motion_and_a_wall_that_slides_within_itself_stands():
@@ -81,7 +66,7 @@ def test_a_car_beside_a_wall_that_slides_the_same_way_is_told_from_it_by_its_spe
 
 
 def test_slow_labels_become_zero_and_missing_ones_stay_missing():
-    slow = np.array([STANDS * DT * 0.9, 0, 0])
+    slow = np.array([SLOWEST * DT * 0.9, 0, 0])
     sample, part = sample_of([(CAR, STILL, slow), (WALL, STILL, np.full(3, np.nan))])
     label = refine(sample).label
     assert not label[part == 0].any() and np.isnan(label[part == 1]).all()

@@ -95,6 +95,14 @@ def test_velocity_is_given_in_the_frame_of_the_cloud():
     np.testing.assert_allclose(result.velocity, np.tile([0, 10, 0], (50, 1)), atol=1e-3)
 
 
+@pytest.mark.parametrize("verify, speed", [("auto", 10), ("never", 10), ("always", 0)])
+def test_motion_that_the_other_cloud_does_not_bear_out_is_taken_back_where_that_is_asked_for(verify, speed):
+    pipeline, _, _ = _pipeline(Route(), verify=verify)
+    for k in range(2):  # single points, far from one another: no two are a thing
+        result = pipeline.feed(cloud(POINTS + np.float32([k, 0, 0]), SECOND + k * STEP, "lidar"))
+    np.testing.assert_allclose(np.linalg.norm(result.velocity, axis=1), speed, atol=1e-3)
+
+
 def test_the_student_sees_the_vehicle_frame_raised_by_z_offset():
     pipeline, student, _ = _pipeline(Route(mount=SE3(np.eye(3), np.array([0.0, 0.0, 1.8]))), z_offset=0.2)
     for k in range(2):

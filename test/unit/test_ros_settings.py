@@ -27,9 +27,11 @@ def test_engine_precision_and_streaming_are_those_of_the_student():
     from zeroflow_core.devices import PRECISIONS
     from zeroflow_core.fastflow3d.anchored import STREAMING
     from zeroflow_core.fastflow3d.student import ENGINES
+    from zeroflow_core.verification.flows import VERIFY
 
     choices = {entry.name: entry.choices for entry in table()}
     assert (choices["engine"], choices["precision"], choices["streaming"]) == (ENGINES, PRECISIONS, STREAMING)
+    assert choices["verify"] == VERIFY
 
 
 def test_whole_numbers_and_lists_serve_as_well():

@@ -15,8 +15,8 @@ from typing import Any
 from zeroflow_core.errors import ZeroFlowError
 
 STAGES = (
-    *("receive", "decode", "ego_motion", "odometry", "deskew", "ground", "pair", "inference", "encode", "publish"),
-    *("objects", "markers", "total"),
+    *("receive", "decode", "ego_motion", "odometry", "deskew", "ground", "pair", "inference", "verify"),
+    *("encode", "publish", "objects", "markers", "total"),
 )
 # What the node adds to what it is there for.
 OVERHEAD = ("receive", "decode", "pair", "encode", "publish")

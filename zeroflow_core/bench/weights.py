@@ -56,6 +56,9 @@ def weights(
     teacher: Annotated[
         bool, typer.Option("--teacher", help="The teacher as well, NSFP in its fast configuration.")
     ] = False,
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Verified students also with the motion that nothing bears out.")
+    ] = False,
     logs: Annotated[int, typer.Option(min=1, help="Simulated worlds with traffic for each scanner.")] = 6,
     static_logs: Annotated[int, typer.Option(min=1, help="Simulated worlds where only the ego moves, likewise.")] = 6,
     cache: Annotated[
@@ -108,7 +111,7 @@ def weights(
         bar = progress.add_task("simulated sweeps", total=simulated_sweeps(worlds, wanted))
         sets = [one for one in recorded if wanted(one.name)]
         sets += simulated_sets(cache / "logs", worlds, wanted, jobs, lambda: progress.advance(bar))
-        methods = contenders(checkpoint, sets, device)
+        methods = contenders(checkpoint, sets, device, unverified)
         pairs = sum(len(one.pairs) for one in sets)
         if teacher:
             bar = progress.add_task("labelled pairs", total=pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +69,13 @@ class Contender:
     answers: dict[str, Live | Stored]
 
 
-def contenders(checkpoints: Sequence[str], sets: Sequence[WeightSet], device: str) -> dict[str, Contender]:
+def contenders(
+    checkpoints: Sequence[str], sets: Sequence[WeightSet], device: str, unverified: bool = False
+) -> dict[str, Contender]:
     """Zero flow, then students by name.
 
     checkpoints: NAME=FILE each, or what stands for weights elsewhere, which is then called after its file
+    unverified:  students that are verified also without that, as ``NAME unverified``
 
     Raises:
         ZeroFlowError: weights that can't be used, or two of one name.
@@ -86,7 +89,10 @@ def contenders(checkpoints: Sequence[str], sets: Sequence[WeightSet], device: st
             raise ZeroFlowError(
                 f"--checkpoint {words}: the name '{name}' is taken or empty; give it another, as NAME={path}"
             )
-        methods[name] = make_method(Settings(Path(), checkpoint=path, device=device))
+        settings = Settings(Path(), checkpoint=path, device=device)
+        methods[name] = make_method(settings)
+        if unverified and methods[name].identity["verify"] == "always":
+            methods[f"{name} unverified"] = make_method(replace(settings, verify="never"))
     return {name: Contender(one.name, {of.name: Live(one) for of in sets}) for name, one in methods.items()}
 
 

@@ -55,6 +55,13 @@ def evaluate(
             "fast engine on a CPU encodes each sweep once; elsewhere it spares nothing)."
         ),
     ] = "none",
+    verify: Annotated[
+        str,
+        typer.Option(
+            help="For the student: take back motion that the other sweep does not bear out: always, never, or auto "
+            "(as the checkpoint was made for; published ones are not)."
+        ),
+    ] = "auto",
     log: Annotated[list[str] | None, typer.Option(help="Only this log; give it again for more.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes whole logs.")] = 1,
     pictures: Annotated[int, typer.Option(min=0, help="Worst pairs to show in the report.")] = 4,
@@ -100,6 +107,7 @@ def evaluate(
         engine=engine,
         precision=precision,
         streaming=streaming,
+        verify=verify,
         teacher_config=teacher_config,
         seed=seed,
         logs=tuple(log or ()),

@@ -40,6 +40,7 @@ class Settings:
     streaming:   of the student, one of fastflow3d.anchored.STREAMING; where an anchored grid stands depends on the
                  pairs before, so a run that was interrupted differs from one in a piece by a little, and so does a
                  picture in the report from the pair's figures where it had to be estimated again, out of its sequence
+    verify:      of the student, one of verification.flows.VERIFY
     teacher_config, seed: of a teacher, as Teacher takes them
     logs:        names of the logs to take; all when empty
     """
@@ -54,6 +55,7 @@ class Settings:
     engine: str = "fast"
     precision: str = "auto"
     streaming: str = "none"
+    verify: str = "auto"
     teacher_config: str = "fast"
     seed: int = 0
     logs: tuple[str, ...] = ()
@@ -93,8 +95,10 @@ def _check_words_of_the_student(settings: Settings) -> None:
     from zeroflow_core.devices import PRECISIONS
     from zeroflow_core.fastflow3d.anchored import STREAMING
     from zeroflow_core.fastflow3d.student import ENGINES
+    from zeroflow_core.verification.flows import VERIFY
 
-    for name, choices in (("engine", ENGINES), ("precision", PRECISIONS), ("streaming", STREAMING)):
+    words = (("engine", ENGINES), ("precision", PRECISIONS), ("streaming", STREAMING), ("verify", VERIFY))
+    for name, choices in words:
         word = getattr(settings, name)
         if word not in choices:
             raise ZeroFlowError(f"{name} '{word}' is unknown; choose one of: {', '.join(choices)}")
@@ -107,14 +111,17 @@ class StudentMethod:
         from zeroflow_core.fastflow3d.anchored import flow_estimator
         from zeroflow_core.fastflow3d.checkpoint import checkpoint_file
         from zeroflow_core.fastflow3d.student import load_student
+        from zeroflow_core.verification.flows import is_verified
 
         student = load_student(
             settings.checkpoint, settings.device, engine=settings.engine, precision=settings.precision
         )
-        self._estimate_flow = flow_estimator(student, settings.streaming)
+        self._estimate_flow = flow_estimator(student, settings.streaming, settings.verify)
         self._ground = _Ground(settings.ground, usual=student.metadata["ground"])
         streaming = "" if settings.streaming == "none" else f", streaming: {settings.streaming}"
+        verified = is_verified(settings.verify, student.metadata)
         how = f"{student.engine}, {student.precision}, {student.device}, ground: {self._ground}{streaming}"
+        how += ", verified" if verified else ""
         self.name = f"student {student.metadata['name']} ({how})"
         self.identity = {
             "checkpoint's sha256": digest(checkpoint_file(settings.checkpoint)),
@@ -122,6 +129,7 @@ class StudentMethod:
             "engine": student.engine,
             "precision": student.precision,
             "streaming": settings.streaming,
+            "verify": "always" if verified else "never",
         }
 
     def ground_rule(self, log: Log | None) -> GroundRule:

@@ -23,21 +23,31 @@ import numpy as np
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3, finite_rows
 from zeroflow_core.pairs import Flow, FramePair, as_flow, estimate_flow
+from zeroflow_core.verification.flows import is_verified, verify_flow
 
 STREAMING = ("none", "anchored")  # not "off", which YAML reads as a boolean
 
 _SAME_M = 1e-4  # a cloud that was pc1 has been rounded to float32 in another frame; points differ by far more
 
 
-def flow_estimator(student, streaming: str) -> Callable[[FramePair], Flow]:
-    """What makes flow of pairs: estimate_flow with each pair in its own vehicle frame, or on an anchored grid.
+def flow_estimator(student, streaming: str = "none", verify: str = "auto") -> Callable[[FramePair], Flow]:
+    """What makes flow of pairs: estimate_flow with each pair in its own vehicle frame, or on an anchored grid; and,
+    of a student that is made for it, motion that pc1 does not bear out taken back.
 
-    student:   anything with ``flow(pc0, pc1) -> (N0, 3)``
+    student:   anything with ``flow(pc0, pc1) -> (N0, 3)``, and with `metadata` where `verify` is auto
     streaming: one of STREAMING; warns where an anchored grid spares the student's network nothing
+    verify:    one of verification.flows.VERIFY
 
     Raises:
         ZeroFlowError: an unknown name.
     """
+    estimate = _estimator(student, streaming)
+    if not is_verified(verify, getattr(student, "metadata", {})):
+        return estimate
+    return lambda pair: verify_flow(estimate(pair), pair)
+
+
+def _estimator(student, streaming: str) -> Callable[[FramePair], Flow]:
     if streaming not in STREAMING:
         raise ZeroFlowError(f"streaming '{streaming}' is unknown; choose one of: {', '.join(STREAMING)}")
     if streaming == "none":

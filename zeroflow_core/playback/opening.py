@@ -44,8 +44,8 @@ def open_playback(
     topic, odometry, height: of a bag, as import_bag takes them
     with_truth: whether labels are shown, where there are any
     min_speed: m/s over ground from which points count as moving
-    settings: checkpoint, labels, ground, device, engine, precision, streaming, teacher_config, seed: as Settings
-              of evaluation.methods has them; None: as usual, or as the run had it
+    settings: checkpoint, labels, ground, device, engine, precision, streaming, verify, teacher_config, seed: as
+              Settings of evaluation.methods has them; None: as usual, or as the run had it
 
     Raises:
         ZeroFlowError: none of these, something damaged, a name that is not there, an option of another kind of source,

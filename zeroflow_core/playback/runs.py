@@ -14,7 +14,7 @@ from zeroflow_core.nsfp.config import CONFIGS, METHODS, teacher_config
 
 _EVALUATION, _METRICS = "run.json", "metrics.json"
 _DISTILLATION, _STUDENT = "config.json", "student.safetensors"
-_OF_STUDENTS = ("engine", "precision", "streaming")
+_OF_STUDENTS = ("engine", "precision", "streaming", "verify")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GROUND_Z, GroundRule, ground_z_of, mark_ground, offset_to
 from zeroflow_core.pairs import Status, Sweep, make_pair
+from zeroflow_core.verification.flows import is_verified, verify_flow
 from zeroflow_ros.live.ego_motion import EgoMotion, NoPose
 from zeroflow_ros.live.frames import Frame, History, named
 from zeroflow_ros.live.health import Health, Problem
@@ -101,7 +102,8 @@ class Pipeline:
         odometry: KissOdometry | OdometryApart | None = None,
     ) -> None:
         self._student = _Timed(student)
-        self._estimate_flow = flow_estimator(self._student, settings().streaming)
+        self._estimate_flow = flow_estimator(self._student, settings().streaming, "never")  # verified apart, and timed
+        self._verifies = is_verified(settings().verify, self._student.metadata)
         self._rule = rule
         self._settings = settings
         self._ego_motion = ego_motion
@@ -175,13 +177,19 @@ class Pipeline:
         target, other = (frame, partner) if current else (partner, frame)
         start = time.perf_counter()
         try:
-            flow = self._estimate_flow(make_pair(target.sweep, other.sweep))
+            pair = make_pair(target.sweep, other.sweep)
+            flow = self._estimate_flow(pair)
         except StudentFailed as error:
             raise Dropped(Problem.STUDENT_FAILED, f"{frame.name}: {error}") from error
+        around = time.perf_counter() - start - self._student.seconds
+        if self._verifies:
+            with self._health.stage("verify"):
+                flow = verify_flow(flow, pair)
+        start = time.perf_counter()
         in_vehicle = flow.velocity
         velocity = target.vehicle_SE3_cloud.inverse().rotate(in_vehicle)
         self._health.took("inference", self._student.seconds)
-        self._health.took("pair", time.perf_counter() - start - self._student.seconds)
+        self._health.took("pair", around + time.perf_counter() - start)
         return Velocities(target, velocity, in_vehicle, flow.status, series)
 
     @property

@@ -102,6 +102,15 @@ class Settings:
         "pair_interval, as pairs that follow one another then share none.",
         choices=("none", "anchored"),
     )
+    verify: str = _entry(
+        "auto",
+        "configure",
+        _STUDENT,
+        "Whether what the student says moves must be borne out by the other cloud, with points where it is said to be "
+        "and none where it was, and else stands; takes some milliseconds. As the checkpoint was made for (auto: "
+        "default is, published ones are not), always or never.",
+        choices=("auto", "always", "never"),
+    )
 
     flow_target: str = _entry(
         "current",

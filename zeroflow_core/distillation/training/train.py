@@ -245,6 +245,7 @@ def _metadata(settings: TrainSettings, sources: Sequence[PreparedPairs]) -> dict
         "interval_s": round(float(torch.tensor(intervals).median()), 3),
         "ground_z": GROUND_Z,
         "recipe": settings.recipe.to_dict(),
+        "verify": settings.recipe.refine,  # what it is taught was borne out by both sweeps
         "teacher": "; ".join(sorted({source.source.teacher for source in sources} - {""})),
         **(settings.about or {}),
     }
