@@ -165,6 +165,11 @@ def _limits(facts: Facts) -> Iterator[str]:
     )
     rule = "by a map of it, else Patchwork++" if metadata["ground"] == "map" else f"by the rule *{metadata['ground']}*"
     yield f"- Ground is to be left out before it as in training, {rule}."
+    if metadata.get("verify"):
+        yield (
+            "- Motion that the other sweep does not bear out is taken back after it: the figures are of both together. With "
+            "`verify` never, the node and `zeroflow evaluate` show what it says by itself."
+        )
     if scanners:
         yield f"- It knows spinning scanners like {', '.join(scanners)}, and has seen no solid-state or flash LiDAR."
     if all(one.logs.scanner for one in facts.taught):
