@@ -28,6 +28,7 @@ def test_it_is_small_and_says_what_it_is():
     assert about["name"] == "default" and about["interval_s"] == 0.1
     assert "NSFP" in about["teacher"] and about["labels"] == "pseudo", "it must not have learned from truth"
     assert about["recipe"]["reverse"] is True, "the live node asks for flow backwards in time"
+    assert about["verify"] is True, "the figures on its card are of verified flow"
     with safe_open(DEFAULT_CHECKPOINT, "pt") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}
         entry = json.loads(file.metadata()["zeroflow"])
@@ -48,7 +49,7 @@ def test_worlds_it_was_not_trained_on(simulated):
             figures = scores["default"][direction]
             assert figures["num_fd"] > 1000, "too little moves to tell"
             assert figures["three_way_epe"] < 0.95 * scores[ZERO][direction]["three_way_epe"], (name, direction)
-            assert figures["moving_epe"] < 0.85 * figures["moving_epe_zero"], (name, direction)
+            assert figures["moving_epe"] < 0.9 * figures["moving_epe_zero"], (name, direction)
 
 
 def test_where_nothing_but_the_ego_moves_little_seems_to(simulated):
@@ -56,7 +57,7 @@ def test_where_nothing_but_the_ego_moves_little_seems_to(simulated):
         figures = [scores["default"][direction] for kind, scores in simulated.values() if kind == STATIC]
         standing = sum(one["standing"] for one in figures)
         assert standing > 100_000
-        assert sum(one["too_fast"] * one["standing"] for one in figures) / standing < 0.05, direction
+        assert sum(one["too_fast"] * one["standing"] for one in figures) / standing < 0.01, direction
 
 
 def test_recorded_sweeps_that_it_never_learned_from(test_data):
@@ -73,4 +74,4 @@ def test_recorded_sweeps_that_it_never_learned_from(test_data):
             assert figures["moving_epe"] < 0.8 * figures["moving_epe_zero"], (one.name, direction)
             if figures["three_way_epe"] is not None:
                 assert figures["three_way_epe"] < 0.8 * zero["three_way_epe"], (one.name, direction)
-            assert figures["too_fast"] < 0.1, (one.name, direction)
+            assert figures["too_fast"] < 0.01, (one.name, direction)
