@@ -29,10 +29,9 @@ from sensor_msgs.msg import PointCloud2
 
 from zeroflow_core.ego_motion import OdometryApart
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.geometry import SE3
 from zeroflow_core.ground import GroundRule, ground_rule, mark_ground
-from zeroflow_core.pairs import FramePair, Sweep, as_flow
-from zeroflow_core.verification.flows import is_verified, verify_flow
+from zeroflow_core.pairs import Sweep
+from zeroflow_core.verification.flows import is_verified, prepare
 from zeroflow_ros.live.ego_motion import EgoMotion
 from zeroflow_ros.live.health import Health, Problem, told
 from zeroflow_ros.live.outlets import Outlets
@@ -213,9 +212,7 @@ class FlowNode(LifecycleNode):
         mark_ground(Sweep(points, 0), self._rule)
         self._student.warm_up()
         if self._is_verified:
-            no_ground = np.zeros(len(points), dtype=bool)
-            pair = FramePair(points, points, no_ground, no_ground, 0, 100_000_000, SE3.identity())
-            verify_flow(as_flow(np.full_like(points, 0.5), points, no_ground, pair.dt), pair)
+            prepare()
 
     @property
     def _is_verified(self) -> bool:

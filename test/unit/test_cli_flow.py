@@ -279,10 +279,11 @@ def test_speed_is_by_the_interval(clouds, tmp_path, monkeypatch):
 def test_the_student_says_what_infer_says(clouds, tmp_path, engine, precision):
     how = ("--device", "cpu", "--engine", engine, "--precision", precision)
     said = _flow(*clouds, "--method", "student", *how, "--out", tmp_path / "out")
-    assert f"student default ({engine}, {precision}, cpu, ground: none)" in said
+    assert f"student default ({engine}, {precision}, cpu, ground: none, verified)" in said
     arguments = ["--pc0", clouds[0], "--pc1", clouds[1], *how, "--out", tmp_path / "flow.npz"]
     result = CliRunner().invoke(main.app, ["infer", *map(str, arguments)])
-    assert result.exit_code == 0 and f"(default, {engine}, {precision}, cpu)" in "".join(result.output.splitlines())
+    said = "".join(result.output.splitlines())
+    assert result.exit_code == 0 and f"(default, {engine}, {precision}, cpu, verified)" in said
     with np.load(tmp_path / "flow.npz") as inferred:
         vectors, is_valid = read_stored_flow(tmp_path / "out" / "flow.feather", len(inferred["flow"]))
         np.testing.assert_array_equal(vectors, inferred["flow"])

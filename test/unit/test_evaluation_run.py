@@ -340,7 +340,7 @@ def test_another_checkpoint_is_another_run(root, tmp_path):
     shutil.copy(DEFAULT_CHECKPOINT, checkpoint)
     settings = Settings(root, "val", "student", str(checkpoint), logs=("a",), device="cpu", engine="reference")
     outcome = evaluate(settings, tmp_path / "out")
-    assert "student default (reference, fp32, cpu, ground: patchwork)" in outcome.metrics["run"]["name"]
+    assert "student default (reference, fp32, cpu, ground: patchwork, verified)" in outcome.metrics["run"]["name"]
     assert outcome.metrics["run"]["checkpoint"] == str(checkpoint)
     again = replace(settings, checkpoint=os.path.relpath(checkpoint))  # the same file by another name
     assert evaluate(again, tmp_path / "out").metrics["run"]["num_pairs"] == 2

@@ -156,6 +156,7 @@ def test_a_file_says_what_it_holds_and_nothing_of_where_it_was_made(model, files
         "name": "small",
         "ground": "none",
         "interval_s": 0.2,
+        "verify": False,
         "minimum": list(config.minimum),
         "maximum": list(config.maximum),
         "pillar_size": config.pillar_size,

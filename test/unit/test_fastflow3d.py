@@ -17,6 +17,7 @@ from zeroflow_core.fastflow3d.config import ONE_X, XL, FastFlow3DConfig
 from zeroflow_core.fastflow3d.engine.fold import dense_macs
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.fastflow3d.pillars import PillarFeatureNet, PillarGrid
+from zeroflow_core.fastflow3d.student import rounding_products
 
 SMALL = FastFlow3DConfig(
     minimum=(-8.0, -8.0, -3.0), maximum=(8.0, 8.0, 3.0), pillar_size=0.5, channels=4, blocks=(1, 2)
@@ -61,6 +62,23 @@ def test_auto_takes_the_precision_that_the_weights_name(tmp_path, named):
     assert load_student(path, device="cpu", engine="reference").precision == "fp32"
     other = {"fp32": "bf16", "bf16": "fp32"}[named]
     assert load_student(path, device="cpu", precision=other).precision == other
+
+
+def test_products_rounded_to_bfloat16_are_those_of_bfloat16():
+    """What a device without bfloat16 is given instead of it."""
+    torch.manual_seed(0)
+    model = FastFlow3D(FastFlow3DConfig(pillar_size=1.6, channels=8, blocks=(2, 3, 3))).eval()
+    pc0, pc1 = (torch.rand(800, 3) * torch.tensor([60.0, 60, 2]) - torch.tensor([30.0, 30, 1]) for _ in range(2))
+
+    def flow(of: FastFlow3D, bf16: bool = False) -> torch.Tensor:
+        with torch.inference_mode():
+            return of([pc0], [pc1], bf16=bf16)[0][0]
+
+    full, half, rounded = flow(model), flow(model, bf16=True), flow(rounding_products(model))
+    assert torch.equal(flow(model), full), "the model itself stays as it is"
+    error = torch.linalg.vector_norm(half - full)
+    assert 0 < torch.linalg.vector_norm(rounded - half) < 0.9 * error  # 1.4 of it, if they had nothing in common
+    assert torch.linalg.vector_norm(rounded - full) == pytest.approx(error, rel=0.5)
 
 
 @pytest.mark.parametrize("config, parameters, entries", [(ONE_X, 6_815_619, 148), (XL, 110_618_147, 198)])

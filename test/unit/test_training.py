@@ -23,7 +23,7 @@ from zeroflow_core.distillation.training import fitting
 from zeroflow_core.distillation.training.augment import NO_AUGMENTATION
 from zeroflow_core.distillation.training.fitting import Average
 from zeroflow_core.distillation.training.prepared import PreparedPairs
-from zeroflow_core.distillation.training.scene_flow import SceneFlow, round_products
+from zeroflow_core.distillation.training.scene_flow import SceneFlow
 from zeroflow_core.distillation.training.state import Progress, load_state, save_state
 from zeroflow_core.distillation.training.train import TrainSettings, labelled_pairs, split_pairs, train
 from zeroflow_core.errors import ZeroFlowError
@@ -706,18 +706,3 @@ def test_labelled_logs_are_scored_as_evaluate_does(settings, tmp_path):
 def test_logs_without_labels_can_t_validate(settings):
     with pytest.raises(ZeroFlowError, match="no pair .* has labels to validate by"):
         train(replace(settings, validation=settings.sources[0].logs))
-
-
-def test_rounded_products_are_those_of_bfloat16():
-    torch.manual_seed(0)
-    model = FastFlow3D(TINY).eval()
-    clouds = [torch.rand(500, 3) * torch.tensor([20.0, 20, 2]) - torch.tensor([10.0, 10, 1]) for _ in range(2)]
-
-    def flow(bf16: bool = False) -> torch.Tensor:
-        with torch.inference_mode():
-            return model([clouds[0]], [clouds[1]], bf16=bf16)[0][0]
-
-    full, half = flow(), flow(bf16=True)
-    round_products(model)
-    error, of_rounding = (torch.linalg.vector_norm(one - full).item() for one in (half, flow()))
-    assert of_rounding == pytest.approx(error, rel=0.5) and error > 0

@@ -81,11 +81,14 @@ def test_next_to_nothing_to_go_by(count):
     assert verify_flow(flow, pair).vectors.shape == (count, 3) and not verify_flow(flow, pair).vectors.any()
 
 
-def test_a_flow_that_diverged_costs_no_memory():
+@pytest.mark.parametrize("far", [10.0, 3e6, 3e38, np.inf, -np.inf])
+def test_a_flow_that_diverged_stands_and_costs_nothing(far):
     """Points a student throws kilometres away must not make a grid of kilometres."""
-    pair, flow, _ = pair_of([(CAR, FORWARD, FORWARD), (WALL, STILL, [3e6, -3e6, 0])])
-    verified = verify_flow(flow, pair)
-    assert np.isfinite(verified.vectors).all() and np.abs(verified.vectors).max() < 1
+    pair, flow, part = pair_of([(CAR, FORWARD, FORWARD), (WALL, STILL, [far, -far, 0])])
+    with np.errstate(over="ignore"):
+        verified = verify_flow(flow, pair)
+    np.testing.assert_array_equal(verified.vectors[part == 0], flow.vectors[part == 0])
+    assert not verified.vectors[part == 1].any()
 
 
 def test_the_flow_itself_is_not_changed():
@@ -129,6 +132,26 @@ def test_gaps_are_the_distances_to_the_nearest_points(side, farthest):
     expected = np.minimum(cKDTree(others.astype(np.float64)).query(queries)[0], farthest)
     assert 0.2 < (expected < farthest).mean() < 0.9
     np.testing.assert_allclose(gaps(queries, others, low, side, shape, farthest), expected, rtol=1e-12)
+
+
+def test_a_query_at_the_rim_of_the_grid_finds_its_neighbour():
+    """Alone it is the rim, and by rounding may seem to lie beyond."""
+    rng = np.random.default_rng(2)
+    for query in rng.uniform(-60, 60, (3000, 3)):
+        other = query + rng.normal(0, 0.2, 3)
+        expected = min(np.linalg.norm(other - query), 1.0)
+        answer = gaps(query[None], other[None], query[:2], 0.5, np.array([1, 1]), 1.0)
+        assert answer == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_side_of_a_long_thing_slides_within_itself():
+    """What cannot be told stands, whatever is true: the price of the check."""
+    rng = np.random.default_rng(4)
+    side = rng.uniform([0, 0, 0], [12, 0.05, 2.5], (900, 3))
+    again = rng.uniform([0, 0, 0], [12, 0.05, 2.5], (900, 3))
+    for metres, verdict in ((0.2, STANDS), (2.0, MOVES)):
+        motion = np.array([metres, 0, 0])
+        assert set(judge(side, np.broadcast_to(motion, side.shape), again + motion, 0.1, RULES)) == {verdict}
 
 
 class Student:

@@ -102,7 +102,7 @@ def weights(
     device, worlds, wanted = choose_device(device), Worlds(logs, static_logs), chooser(asked)
     recorded, left_out = real_sets(data)
     check_asked(asked, recorded, worlds)
-    contenders(checkpoint, (), device)  # what is wrong with them shows before the work, not after
+    contenders(checkpoint, (), device, unverified)  # what is wrong with them shows before the work, not after
     about = described(device)
     del about["commit"]
     results = Results({**about, "threads": torch.get_num_threads(), "left_out": left_out}, json_file)

@@ -92,6 +92,8 @@ def contenders(
         settings = Settings(Path(), checkpoint=path, device=device)
         methods[name] = make_method(settings)
         if unverified and methods[name].identity["verify"] == "always":
+            if f"{name} unverified" in methods:
+                raise ZeroFlowError(f"--unverified: the name '{name} unverified' is taken; give that one another")
             methods[f"{name} unverified"] = make_method(replace(settings, verify="never"))
     return {name: Contender(one.name, {of.name: Live(one) for of in sets}) for name, one in methods.items()}
 

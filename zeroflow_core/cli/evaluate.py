@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zeroflow_core.cli.options import Checkpoint, Device, Engine, Precision, Seed, TeacherConfiguration
+from zeroflow_core.cli.options import Checkpoint, Device, Engine, Precision, Seed, TeacherConfiguration, Verify
 from zeroflow_core.cli.progress import progress_bar
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.wording import several
@@ -55,13 +55,7 @@ def evaluate(
             "fast engine on a CPU encodes each sweep once; elsewhere it spares nothing)."
         ),
     ] = "none",
-    verify: Annotated[
-        str,
-        typer.Option(
-            help="For the student: take back motion that the other sweep does not bear out: always, never, or auto "
-            "(as the checkpoint was made for; published ones are not)."
-        ),
-    ] = "auto",
+    verify: Verify = "auto",
     log: Annotated[list[str] | None, typer.Option(help="Only this log; give it again for more.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; each takes whole logs.")] = 1,
     pictures: Annotated[int, typer.Option(min=0, help="Worst pairs to show in the report.")] = 4,

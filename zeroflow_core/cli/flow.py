@@ -15,7 +15,16 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from zeroflow_core.cli.options import Checkpoint, Device, Engine, Precision, Seed, TeacherConfiguration, check_folder
+from zeroflow_core.cli.options import (
+    Checkpoint,
+    Device,
+    Engine,
+    Precision,
+    Seed,
+    TeacherConfiguration,
+    Verify,
+    check_folder,
+)
 from zeroflow_core.errors import ZeroFlowError
 
 if TYPE_CHECKING:
@@ -73,6 +82,7 @@ def flow(
     device: Device = "auto",
     engine: Engine = "fast",
     precision: Precision = "auto",
+    verify: Verify = "auto",
     topic: Annotated[str | None, typer.Option(help="Of a bag with several: its clouds.")] = None,
     odometry: Annotated[str | None, typer.Option(help="Of a bag with several: its odometry.")] = None,
     interval: Annotated[
@@ -106,6 +116,7 @@ def flow(
         device=device,
         engine=engine,
         precision=precision,
+        verify=verify,
         teacher_config=teacher_config,
         seed=seed,
     )

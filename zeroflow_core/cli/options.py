@@ -24,6 +24,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")]
 Engine = Annotated[
     str, typer.Option(help="For the student: fast, or reference (plain modules, the ones that train); same weights.")
 ]
+Verify = Annotated[
+    str,
+    typer.Option(
+        help="For the student: take back motion that the other sweep does not bear out: always, never, or auto (as the "
+        "checkpoint was made for; published ones are not)."
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

@@ -20,6 +20,7 @@ from zeroflow_core.drawing.curves import Curve, Panel, draw_curves
 from zeroflow_core.drawing.view import BACKGROUND
 from zeroflow_core.evaluation.errors import DYNAMIC_SPEED
 from zeroflow_core.evaluation.report.worst_pairs import where_the_error_is
+from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.fastflow3d.checkpoint import load_model
 from zeroflow_core.fastflow3d.config import SIZES
 from zeroflow_core.fastflow3d.model import FastFlow3D
@@ -105,7 +106,7 @@ def draw_before_after(
     began = "random weights" if student in SIZES else student
     views = {
         f"Before training ({began})": estimate_flow(before, frames).vectors,
-        "After": estimate_flow(after, frames).vectors,
+        "After": flow_estimator(after)(frames).vectors,
         "The teacher's label": label,
     }
     look = {"size": (_SIDE, _SIDE), "metres_across": across, "centre": centre, "magnify": 1.15}

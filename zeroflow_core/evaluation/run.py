@@ -346,6 +346,8 @@ def _claim(out: Path, here: dict) -> None:
         there = dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise ZeroFlowError(f"{path} is damaged; choose another --out, or remove {out}") from error
+    if "verify" in here:
+        there.setdefault("verify", "never")  # of runs from before there was such a thing
     if there != here:
         raise ZeroFlowError(
             f"{out} holds another run ({differences(there, here)}); choose another --out, or remove it"

@@ -23,7 +23,7 @@ import numpy as np
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3, finite_rows
 from zeroflow_core.pairs import Flow, FramePair, as_flow, estimate_flow
-from zeroflow_core.verification.flows import is_verified, verify_flow
+from zeroflow_core.verification.flows import is_verified, prepare, verify_flow
 
 STREAMING = ("none", "anchored")  # not "off", which YAML reads as a boolean
 
@@ -39,11 +39,12 @@ def flow_estimator(student, streaming: str = "none", verify: str = "auto") -> Ca
     verify:    one of verification.flows.VERIFY
 
     Raises:
-        ZeroFlowError: an unknown name.
+        ZeroFlowError: an unknown name, or what verifies can't be loaded.
     """
     estimate = _estimator(student, streaming)
     if not is_verified(verify, getattr(student, "metadata", {})):
         return estimate
+    prepare()
     return lambda pair: verify_flow(estimate(pair), pair)
 
 
@@ -57,7 +58,7 @@ def _estimator(student, streaming: str) -> Callable[[FramePair], Flow]:
         warnings.warn(
             "streaming anchored spares nothing here, and the grid reaches less far ahead for it: only the fast engine "
             "on a CPU keeps what it computed of a cloud",
-            stacklevel=2,
+            stacklevel=3,
         )
     return AnchoredStudent(student).estimate_flow
 

@@ -29,7 +29,7 @@ def load_model(path: str | Path) -> tuple[FastFlow3D, dict[str, Any]]:
 
     path: a Lightning ``.ckpt`` in the published layout, a ``.safetensors`` of ours, or a name (see `checkpoint_file`).
     The metadata holds at least ``name``, ``ground`` (the ground rule it was trained with) and
-    ``interval_s`` (seconds between its sweeps).
+    ``interval_s`` (seconds between its sweeps); where ``verify`` is true, it is made for verification.flows.
 
     Raises:
         ZeroFlowError: no such file, damaged, foreign, or keys that do not fit the network.

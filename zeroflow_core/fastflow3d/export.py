@@ -104,12 +104,14 @@ def describe(config: FastFlow3DConfig, metadata: dict[str, Any]) -> dict[str, st
     name:        of the weights
     ground:      the ground rule they were trained with
     interval_s:  seconds between the sweeps they were trained with; the flow is per interval
+    verify:      whether they are made for a check of what they say moves, which the file does not hold: true or false
     minimum, maximum, pillar_size: the grid, metres
     zeroflow:    the version that wrote the file
     """
     grid = {key: json.dumps(config.to_dict()[key]) for key in ("minimum", "maximum", "pillar_size")}
     weights = {"name": str(metadata["name"]), "ground": str(metadata["ground"])}
-    return {"zeroflow": VERSION, **weights, "interval_s": json.dumps(metadata["interval_s"]), **grid}
+    weights |= {key: json.dumps(metadata.get(key, False)) for key in ("interval_s", "verify")}
+    return {"zeroflow": VERSION, **weights, **grid}
 
 
 def _onnx_flow(content: bytes, capacity: int) -> Flow:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from zeroflow_core.devices import choose_device, choose_precision
 from zeroflow_core.errors import ZeroFlowError
@@ -73,9 +75,10 @@ class Reference:
     bytes_moved = None
 
     def __init__(self, model: FastFlow3D, precision: str, device: str) -> None:
-        """precision: 'fp32', or 'bf16': convolutions in bfloat16"""
-        self._model = model
-        self._precision = precision
+        """precision: 'fp32', or 'bf16': convolutions in bfloat16, or, where the device lacks that, rounded to it"""
+        by_rounding = precision == "bf16" and choose_precision("auto", device) != "bf16"
+        self._model = rounding_products(model) if by_rounding else model
+        self._bf16 = precision == "bf16" and not by_rounding
         self._device = device
 
     def flow(self, pc0: np.ndarray | torch.Tensor, pc1: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
@@ -84,7 +87,7 @@ class Reference:
         flow = torch.full((len(clouds[0]), 3), torch.nan, device=self._device)
         # cuDNN otherwise rounds fp32 convolutions to tf32, and parity is lost.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            ((estimate, index),) = self._model([clouds[0]], [clouds[1]], bf16=self._precision == "bf16")
+            ((estimate, index),) = self._model([clouds[0]], [clouds[1]], bf16=self._bf16)
             flow[index] = estimate
         return flow if isinstance(pc0, torch.Tensor) else flow.cpu().numpy()
 
@@ -120,6 +123,23 @@ def load_student(
     if precision == "auto":
         precision = "fp32" if engine == "reference" else metadata.get("precision", "auto")
     return Student(model, metadata, device, choose_precision(precision, device), engine)
+
+
+def rounding_products(model: FastFlow3D) -> FastFlow3D:
+    """The same in float32 with what convolutions multiply, and what comes out, rounded to bfloat16. Products are as in
+    bfloat16 then; a CPU that lacks it takes minutes for those, as torch does them one by one."""
+
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return values.bfloat16().float()
+
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            with torch.no_grad():
+                module.weight.copy_(rounded(module.weight))
+            module.register_forward_pre_hook(lambda _, inputs: tuple(map(rounded, inputs)))
+            module.register_forward_hook(lambda _, inputs, output: rounded(output))
+    return model
 
 
 def _engine(engine: str, device: str) -> type[Engine]:

@@ -14,7 +14,7 @@ from zeroflow_core.nsfp.config import CONFIGS, METHODS, teacher_config
 
 _EVALUATION, _METRICS = "run.json", "metrics.json"
 _DISTILLATION, _STUDENT = "config.json", "student.safetensors"
-_OF_STUDENTS = ("engine", "precision", "streaming", "verify")
+_OF_STUDENTS = ("engine", "precision", "streaming")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def _evaluation(folder: Path) -> Run:
     if method["method"] == "student":
         method["checkpoint"] = metrics.get(str, "run", "checkpoint", default="default")
         method |= {name: here.get(str, name, default=None) for name in _OF_STUDENTS}
+        method["verify"] = here.get(str, "verify", default="never")  # as of runs from before there was such a thing
     elif method["method"] in METHODS:
         method["seed"] = here.get(int, "seed", default=None)
         method["teacher_config"] = _teacher_config(method["method"], here)

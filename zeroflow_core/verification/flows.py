@@ -38,13 +38,30 @@ def verify_flow(flow: Flow, pair: FramePair) -> Flow:
     vectors = flow.vectors
     with np.errstate(invalid="ignore"):
         speed = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) / abs(flow.dt)
-        moving = np.flatnonzero((speed >= SLOWEST) & (flow.status == Status.OK))
-        noise = speed < SLOWEST
+        known = np.isfinite(vectors).all(axis=1) & (flow.status == Status.OK)
+        moving = np.flatnonzero(known & (speed >= SLOWEST))
+        nothing = (speed < SLOWEST) | np.isinf(speed)
     others = pair.pc1[finite_rows(pair.pc1) & ~pair.is_ground1]
     verdict = np.zeros(len(moving), dtype=np.uint8)
     if len(others):
         verdict = judge(pair.pc0[moving], vectors[moving], others, flow.dt, _RULES)
     vectors = vectors.copy()
-    vectors[noise] = 0
+    vectors[nothing] = 0
     vectors[moving[verdict != MOVES]] = 0
     return replace(flow, vectors=vectors)
+
+
+def prepare() -> None:
+    """Compile what verifies, or load it as it was compiled: seconds that the first pair need not wait for.
+
+    Raises:
+        ZeroFlowError: numba can't be loaded.
+    """
+    try:
+        import zeroflow_core.verification.kernels  # noqa: F401
+    except ImportError as error:
+        raise ZeroFlowError(
+            f"verifying motion needs numba, which can't be loaded ({error}); pip install --upgrade numba"
+        ) from error
+    points = np.random.default_rng(0).uniform([-20, -20, -1], [20, 20, 1], (2000, 3)).astype(np.float32)
+    judge(points, np.full_like(points, 0.5), points, 0.1, _RULES)

@@ -72,9 +72,11 @@ def gaps(queries, others, low, size, shape, farthest):
     columns, rows = shape[0] + 2 * reach, shape[1] + 2 * reach
     x0, y0 = low[0] - reach * size, low[1] - reach * size
     asked = np.zeros(columns * rows, np.bool_)
-    for i in range(len(queries)):
-        x, y = int((queries[i, 0] - x0) / size), int((queries[i, 1] - y0) / size)
-        asked[x * rows + y] = True
+    column, row = np.empty(len(queries), np.int64), np.empty(len(queries), np.int64)
+    for i in range(len(queries)):  # by rounding, one at the grid's rim may seem to lie beyond
+        column[i] = min(max(int((queries[i, 0] - x0) / size), reach), columns - reach - 1)
+        row[i] = min(max(int((queries[i, 1] - y0) / size), reach), rows - reach - 1)
+        asked[column[i] * rows + row[i]] = True
     near = asked.copy()  # cells that an answer may be in
     for x in range(reach, columns - reach):
         for y in range(reach, rows - reach):
@@ -99,7 +101,7 @@ def gaps(queries, others, low, size, shape, farthest):
     nearest = np.empty(len(queries))
     for i in range(len(queries)):
         px, py, pz = queries[i]
-        x, y = int((px - x0) / size), int((py - y0) / size)
+        x, y = column[i], row[i]
         dx, dy = px - x0 - x * size, py - y0 - y * size
         edge = min(min(dx, size - dx), min(dy, size - dy))
         best = farthest * farthest

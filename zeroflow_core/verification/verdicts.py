@@ -52,20 +52,24 @@ def judge(points: np.ndarray, motion: np.ndarray, others: np.ndarray, dt: float,
     than where they are; it stands where they hardly do. Guard rails and walls with posts look alike at many places:
     what is thin and longer than any vehicle stands, as does what is faster than any.
     """
-    if len(points) == 0:
-        return np.zeros(0, dtype=np.uint8)
-    points, motion = points.astype(np.float64), motion.astype(np.float64)
+    verdict = np.full(len(points), STANDS, dtype=np.uint8)
+    possible = np.linalg.norm(motion.astype(np.float64), axis=1) <= _FASTEST * abs(dt)
+    if possible.any():
+        verdict[possible] = _judge(points[possible].astype(float), motion[possible].astype(float), others, dt, rules)
+    return verdict
+
+
+def _judge(points: np.ndarray, motion: np.ndarray, others: np.ndarray, dt: float, rules: Rules) -> np.ndarray:
     thing = _things(points, motion, abs(dt), rules.alike)
     size = np.bincount(thing)
     standing, moved = _gaps(points, motion, others, thing, size, rules.asked)
     length, width, height = _extent(points, thing)
-    pace = np.bincount(thing, np.linalg.norm(motion, axis=1)) / size / abs(dt)
-    no_vehicle = ((length > _LONGEST) & (width < _NARROWEST)) | (pace > _FASTEST)
+    fence = (length > _LONGEST) & (width < _NARROWEST)
     explained = (moved <= rules.explained * standing) & (standing - moved >= _LEAST_GAIN)
     enough = size >= rules.fewest
     verdict = np.full(len(size), UNKNOWN, dtype=np.uint8)
-    verdict[explained & enough & (height >= rules.lowest) & ~no_vehicle] = MOVES
-    verdict[enough & (((moved >= rules.refuted * standing) & ~explained) | no_vehicle)] = STANDS
+    verdict[explained & enough & (height >= rules.lowest) & ~fence] = MOVES
+    verdict[enough & (((moved >= rules.refuted * standing) & ~explained) | fence)] = STANDS
     return verdict[thing]
 
 

@@ -167,8 +167,10 @@ def _limits(facts: Facts) -> Iterator[str]:
     yield f"- Ground is to be left out before it as in training, {rule}."
     if metadata.get("verify"):
         yield (
-            "- Motion that the other sweep does not bear out is taken back after it: the figures are of both together. With "
-            "`verify` never, the node and `zeroflow evaluate` show what it says by itself."
+            "- Motion that the other sweep does not bear out is taken back after it: the figures are of both together. "
+            "With `verify` never, the node and `zeroflow evaluate` show what it says by itself. What slides within "
+            "itself (a bus or tram seen from the side, at a walking pace anything) cannot be told from a wall then, "
+            "and stands."
         )
     if scanners:
         yield f"- It knows spinning scanners like {', '.join(scanners)}, and has seen no solid-state or flash LiDAR."

@@ -172,7 +172,9 @@ def _metadata(settings: MakeSettings, taught: Sequence[Taught]) -> dict[str, Any
         "made_by": "zeroflow_core.distillation.make_weights",
         "zeroflow": VERSION,
     }
-    return {**told, "teacher": "none: the simulation's truth"} if settings.truth else told
+    if settings.truth:  # which needs no clearing, but its student is to be compared with those of labels that do
+        return {**told, "teacher": "none: the simulation's truth", "verify": plan.training.refine}
+    return told
 
 
 def _export(settings: MakeSettings, trained: Trained) -> Path:

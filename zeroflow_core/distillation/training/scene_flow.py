@@ -161,31 +161,16 @@ class SceneFlow:
         """Whether a student with these weights gets worse on held-back pairs, by more than a millimetre, when it
         multiplies in bfloat16. False where nothing was held back."""
         held_back = [source.some(_PRECISION_PAIRS) for source in self._held_back]
-        rounded = self._as_student(weights)
-        round_products(rounded.model)
-        full, half = (errors_on_prepared(student, held_back) for student in (self._as_student(weights), rounded))
+        full, half = (
+            errors_on_prepared(self._as_student(weights, precision), held_back) for precision in ("fp32", "bf16")
+        )
         return any(value is not None and half[name] > value + 1e-3 for name, value in full.items())
 
-    def _as_student(self, weights: Weights) -> Student:
+    def _as_student(self, weights: Weights, precision: str = "fp32") -> Student:
         """A student with these weights, over the whole grid."""
         model = FastFlow3D(self.config)
         model.load_state_dict({key.removeprefix("model."): value for key, value in weights.items()})
-        return Student(model, self.metadata, self._device, "fp32", "reference")
-
-
-def round_products(model: nn.Module) -> None:
-    """From now on what its convolutions multiply, and what comes out, is rounded to bfloat16, in float32: as bfloat16
-    has it, and where a processor lacks that a hundred times faster than by asking for it."""
-
-    def rounded(values: Tensor) -> Tensor:
-        return values.bfloat16().float()
-
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            with torch.no_grad():
-                module.weight.copy_(rounded(module.weight))
-            module.register_forward_pre_hook(lambda _, inputs: tuple(map(rounded, inputs)))
-            module.register_forward_hook(lambda _, inputs, output: rounded(output))
+        return Student(model, self.metadata, self._device, precision, "reference")
 
 
 def decoder_weights(model: FastFlow3D) -> list[nn.Parameter]:

@@ -13,9 +13,10 @@ from zeroflow_core.evaluation import av2_2023, av2_2024
 from zeroflow_core.evaluation.errors import FlowErrors
 from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.evaluation.truth import as_estimate, read_truth
+from zeroflow_core.fastflow3d.anchored import flow_estimator
 from zeroflow_core.fastflow3d.student import Student
 from zeroflow_core.ground import mark_ground
-from zeroflow_core.pairs import estimate_flow, make_pair
+from zeroflow_core.pairs import make_pair
 
 
 def errors_on_prepared(student: Student, sources: Sequence[PreparedPairs]) -> dict[str, float | None]:
@@ -48,14 +49,14 @@ def errors_on_labelled(student: Student, pairs: Sequence[PairRef]) -> dict[str, 
     if not pairs:
         return {}
     pools: dict[str, Tally] = {av2_2023.NAME: {}, av2_2024.NAME: {}}
-    log: Log | None = None
+    flow_of, log = flow_estimator(student), None
     for pair in pairs:
         if log is None or log.path != pair.log:
             log = Log(pair.log)
         rule = students_ground(pair.log, student.metadata["ground"])
         truth = read_truth(log, pair.index)
         frames = make_pair(*(mark_ground(log.sweep(k), rule) for k in (pair.index, pair.index + 1)))
-        estimate = as_estimate(estimate_flow(student, frames))
+        estimate = as_estimate(flow_of(frames))
         for module in (av2_2023, av2_2024):
             add(pools[module.NAME], module.tally(truth, estimate))
     first, second = av2_2023.figures(pools[av2_2023.NAME]), av2_2024.figures(pools[av2_2024.NAME])
