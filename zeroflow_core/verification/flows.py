@@ -36,7 +36,7 @@ def verify_flow(flow: Flow, pair: FramePair) -> Flow:
     What is slower than 0.3 m/s stands, too. Status and points without an estimate stay as they are.
     """
     vectors = flow.vectors
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         speed = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) / abs(flow.dt)
         known = np.isfinite(vectors).all(axis=1) & (flow.status == Status.OK)
         moving = np.flatnonzero(known & (speed >= SLOWEST))
