@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zeroflow_core.devices import choose_precision
 from zeroflow_core.fastflow3d.engine.cpu.kernels import SCRATCH
 from zeroflow_core.fastflow3d.engine.cpu.threads import Threads
 
@@ -34,6 +35,8 @@ class Products:
     def __init__(self, threads: Threads, precision: str, room: int) -> None:
         self.threads = threads
         self.dtype, self.kept_as = _TYPES[precision]
+        # Without instructions for them torch multiplies numbers in bfloat16 one by one, a hundred times slower.
+        self._by_rounding = choose_precision("auto", "cpu") != "bf16"
         self.flops = 0
         self._buffers = [
             (torch.zeros(room, dtype=torch.float32), torch.zeros(room, dtype=torch.float32))
@@ -68,7 +71,9 @@ class Products:
             n = min(size, count - first)
             a, a_array, b, b_array = self._view(thread, size, weights)
             gather(first, n, a_array, self._scratch[thread])
-            if weights.ndim == 3:
+            if self._by_rounding and weights.dtype is torch.bfloat16:
+                b.copy_(torch.matmul(a.float(), weights.float()))
+            elif weights.ndim == 3:
                 torch.bmm(a, weights, out=b)
             else:
                 torch.mm(a, weights, out=b)
