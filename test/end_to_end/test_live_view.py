@@ -77,7 +77,9 @@ def test_a_recording_that_fills_the_disk_is_kept(start_node, start, peer, tmp_pa
     view.wait_for("hearing /flow, /flow_node/objects, /flow_node/path")
     peer.wait(lambda: peer.node.count_subscribers("/flow_node/path") == 1, "the view to be discovered")
     peer.counts()
-    for k in range(5):
+    for k in range(100):  # the view hears flows with best effort, and may miss some
+        if not view.running:
+            break
         peer.send(cloud(street(seed=k), 100 * SECOND + k * STEP), odometry(100 * SECOND + k * STEP, x=0.5 * k))
     assert view.wait() == 1, view.log
     assert "2 sweeps of /flow" in view.log and "1 MB are left on that disk; make room" in view.log
