@@ -37,8 +37,8 @@ def test_moving_boxes_are_found(kind):
     assert label.problem is None
     assert (label.flow.status == Status.OK).all()
     assert mean_error(zero, scene.flow0, scene.moving0) > 0.7
-    assert mean_error(label.flow.vectors, scene.flow0, scene.moving0) < 0.1
-    assert mean_error(label.flow.vectors, scene.flow0, ~scene.moving0) < 0.1
+    assert mean_error(label.flow.vectors, scene.flow0, scene.moving0) < 0.15
+    assert mean_error(label.flow.vectors, scene.flow0, ~scene.moving0) < 0.15
     assert 50 <= label.iterations <= 100
     assert 0 < label.loss < 0.2
 
