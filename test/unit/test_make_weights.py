@@ -105,7 +105,7 @@ def _stop(settings: MakeSettings, stage: str, monkeypatch, *, at: int = 1) -> Ma
 
 
 def test_a_student_and_its_card_come_out(whole):
-    run = whole / "seed-1"
+    run = whole / "tried-seed-1"
     student = load_student(run / "student.safetensors", "cpu")
     assert student.metadata["name"] == "tried" and student.metadata["labels"] == "pseudo"
     assert student.metadata["seeds"] == {"training": 1, "teacher": 0, "simulation": [[70, 71]]}
@@ -122,7 +122,7 @@ def test_a_student_and_its_card_come_out(whole):
 
 
 def test_the_same_command_again_does_nothing_and_writes_the_same(whole, tmp_path):
-    student = whole / "seed-1" / "student.safetensors"
+    student = whole / "tried-seed-1" / "student.safetensors"
     before, lines = student.read_bytes(), []
     made = make(_settings(tmp_path, whole), on_line=lines.append)
     assert made.student == student and made.stopped == "" and student.read_bytes() == before
@@ -140,10 +140,19 @@ def test_the_logs_are_those_of_the_simulate_command(whole, tmp_path):
 def test_another_seed_learns_from_the_same_data_and_becomes_another_student(whole, tmp_path):
     lines = []
     made = make(_settings(tmp_path, whole, seed=2), on_line=lines.append)
-    assert "0 of them now" in lines[0] and made.student == whole / "seed-2" / "student.safetensors"
-    one, other = (_metadata(whole / f"seed-{seed}" / "student.safetensors") for seed in (1, 2))
+    assert "0 of them now" in lines[0] and made.student == whole / "tried-seed-2" / "student.safetensors"
+    one, other = (_metadata(whole / f"tried-seed-{seed}" / "student.safetensors") for seed in (1, 2))
     assert (one["seeds"]["training"], other["seeds"]["training"]) == (1, 2)
-    assert not _same(whole / "seed-1" / "student.safetensors", made.student)
+    assert not _same(whole / "tried-seed-1" / "student.safetensors", made.student)
+
+
+def test_another_recipe_with_the_same_data_and_teacher_does_not_make_them_again(whole, tmp_path):
+    plan, lines = read_plan(_file(tmp_path, name="shorter", training={**RECIPE["training"], "epochs": 1})), []
+    kept = sorted((whole / "data").rglob("*"))
+    made = make(MakeSettings(plan, whole, device="cpu", jobs=1), on_line=lines.append)
+    assert "0 of them now" in lines[0] and made.student == whole / "shorter-seed-1" / "student.safetensors"
+    assert _metadata(made.student)["name"] == "shorter"
+    assert sorted((whole / "data").rglob("*")) == kept
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -155,7 +164,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def test_the_upper_bound_learns_from_truth(whole, tmp_path):
     made = make(_settings(tmp_path, whole, truth=True))
-    assert made.student == whole / "truth-seed-1" / "student.safetensors"
+    assert made.student == whole / "tried-truth-seed-1" / "student.safetensors"
     metadata = _metadata(made.student)
     assert metadata["labels"] == "truth" and metadata["name"] == "tried-truth"
     assert metadata["teacher"] == "none: the simulation's truth" and metadata["recipe"]["refine"] is False
@@ -178,9 +187,9 @@ def test_recorded_sweeps_are_learned_from_too(whole, tmp_path):
     (tmp_path / "table.md").write_text("**Everything**\n\nis well\n")
     more = ["--data", str(root), "--table", str(tmp_path / "table.md")]
     assert make_weights.main([*command, *more]) == 0
-    metadata = _metadata(tmp_path / "out" / "seed-1" / "student.safetensors")
+    metadata = _metadata(tmp_path / "out" / "tried-seed-1" / "student.safetensors")
     assert metadata["pairs"] == {"small": 4, "recorded": 2}
-    card = (tmp_path / "out" / "seed-1" / "card.md").read_text()
+    card = (tmp_path / "out" / "tried-seed-1" / "card.md").read_text()
     assert "recorded sweeps, 002-small: 2 pairs; the recipe does not say under which licence" in card
     assert "**Everything**\n\nis well" in card
     assert "has not learned from recorded" not in card
@@ -204,7 +213,7 @@ def stopped(tmp_path_factory) -> Path:
 
 def test_a_run_stopped_in_every_stage_ends_with_the_same_bytes(whole, stopped):
     for name in ("student.safetensors", "recipe.json"):
-        assert (stopped / "seed-1" / name).read_bytes() == (whole / "seed-1" / name).read_bytes()
+        assert (stopped / "tried-seed-1" / name).read_bytes() == (whole / "tried-seed-1" / name).read_bytes()
 
 
 def test_out_of_time_is_no_mistake(whole, tmp_path, capsys):
@@ -215,13 +224,13 @@ def test_out_of_time_is_no_mistake(whole, tmp_path, capsys):
 
 
 def test_a_folder_of_another_recipe_is_refused_before_any_work(whole, tmp_path):
-    before = (whole / "seed-1" / "recipe.json").read_bytes()
+    before = (whole / "tried-seed-1" / "recipe.json").read_bytes()
     others = {"simulated": [{**SIMULATED, "seed": 90}]}, {"training": {**RECIPE["training"], "epochs": 4}}
     for changes, told in zip(others, ("simulated", "plan.training.epochs is 3, not 4"), strict=True):
         settings = MakeSettings(read_plan(_file(tmp_path, **changes)), whole, device="cpu", jobs=1)
-        with pytest.raises(ZeroFlowError, match=f"seed-1 is of another recipe .*{told}.*choose another --out"):
+        with pytest.raises(ZeroFlowError, match=f"tried-seed-1 is of another recipe .*{told}.*choose another --out"):
             make(settings, lambda now: pytest.fail("it began"))
-    assert (whole / "seed-1" / "recipe.json").read_bytes() == before
+    assert (whole / "tried-seed-1" / "recipe.json").read_bytes() == before
 
 
 # Parts --------------------------------------------------------------------------------------------------------------

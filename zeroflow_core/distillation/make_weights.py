@@ -2,8 +2,9 @@
 
     python -m zeroflow_core.distillation.make_weights config/distill/default.json --out out/default
 
-The same command again goes on where it was stopped. OUT/seed-1/ gets student.safetensors (fp16), card.md and
-recipe.json; OUT/data/ the simulated logs with their labels, which all seeds share.
+The same command again goes on where it was stopped. OUT/default-seed-1/ gets student.safetensors (fp16),
+card.md and recipe.json; OUT/data/ the simulated logs with their labels, which all seeds share, and all recipes that
+differ in the student or the training alone.
 """
 
 from __future__ import annotations

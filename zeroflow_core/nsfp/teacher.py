@@ -106,7 +106,8 @@ class Teacher:
         self.seed = seed
         fast = self.config.engine == "fast"
         self.precision = choose_precision(self.config.precision, self.device) if fast else "fp32"
-        self.name = f"{_TITLES[self.config.method]}, {self.config.engine} engine ({self.precision}, {self.device})"
+        how = f"fast engine, {self.config.iterations} iterations" if fast else f"{self.config.engine} engine"
+        self.name = f"{_TITLES[self.config.method]}, {how} ({self.precision}, {self.device})"
         self.identity: dict[str, Any] = self.config.to_dict() | {
             "precision": self.precision, "seed": seed, "device": torch.device(self.device).type
         }

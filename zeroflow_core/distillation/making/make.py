@@ -1,7 +1,8 @@
 """From a plan to weights: import → simulate → label → train → a model card.
 
 Every stage goes on where it was stopped and does nothing when it is complete. What is simulated, labelled and prepared
-lies in the folder once, for all seeds; each training has a folder of its own, ``seed-1`` or ``truth-seed-1``.
+lies in the folder once, for all students and seeds; each training has a folder of its own, ``default-seed-1`` or
+``default-truth-seed-1``.
 """
 
 from __future__ import annotations

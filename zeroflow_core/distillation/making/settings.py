@@ -45,7 +45,7 @@ class MakeSettings:
     @property
     def run(self) -> Path:
         """The folder of this training."""
-        return self.out / f"{'truth-' if self.truth else ''}seed-{self.plan.seed}"
+        return self.out / f"{self.plan.name}{'-truth' if self.truth else ''}-seed-{self.plan.seed}"
 
     @property
     def recipe(self) -> Recipe:
