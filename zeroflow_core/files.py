@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -134,3 +134,40 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held(out: Path, doing: str, patience: float = 0.0) -> Iterator[None]:
+    """A command's folder, made where it is missing and held against other processes meanwhile.
+
+    doing:    what one that has it does there, such as "training into", for the message
+    patience: as of `locked`
+
+    Raises:
+        ZeroFlowError: another process has it, it is a file, or the file system refuses.
+    """
+    with ExitStack() as stack:
+        with writing_to(out):
+            if out.exists() and not out.is_dir():
+                raise ZeroFlowError(f"{out} is a file; give the folder to write to")
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(out, patience))
+            except BlockingIOError as error:
+                raise ZeroFlowError(
+                    f"another process is {doing} {out}; wait for it, or choose another --out"
+                ) from error
+        yield
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """What the file system refuses meanwhile is told as a mistake.
+
+    Raises:
+        ZeroFlowError: something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ZeroFlowError(f"cannot write to {folder}: {error.strerror or error}") from error

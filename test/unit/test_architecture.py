@@ -15,7 +15,7 @@ import pytest
 # zeroflow_core/__init__.py, whose public names come from the layers below it.
 LAYERS = [
     {"errors", "version"},
-    {"devices", "files", "geometry", "resources", "workers"},
+    {"devices", "files", "geometry", "memory", "resources", "workers"},
     {"pairs"},
     {"ego_motion", "ground", "objects", "verification"},
     {"datasets", "fastflow3d", "nsfp", "still_map", "tracking"},

@@ -240,7 +240,8 @@ def _teach(monkeypatch, folder: Path) -> list:
 def test_all_that_is_found_goes_to_the_files(data: Path, checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch):
     asked = _teach(monkeypatch, tmp_path / "known")
     files = [tmp_path / name for name in ("w.json", "w.md", "w.png")]
-    arguments = ["--checkpoint", f"mine={checkpoint}", "--teacher", "--logs", 1, "--static-logs", 1, "--cache", cache]
+    arguments = ["--checkpoint", f"mine={checkpoint}", "--teacher", "quick", "--cache", cache]
+    arguments += ["--logs", 1, "--static-logs", 1]
     arguments += ["--data", data, "--set", "one", "--set", "worlds", "--set", "static", "--jobs", 1, "--device", "cpu"]
     for option, file in zip(("--json", "--markdown", "--picture"), files, strict=True):
         arguments += [option, file]
@@ -254,7 +255,9 @@ def test_all_that_is_found_goes_to_the_files(data: Path, checkpoint: Path, cache
         ("worlds-small", WORLDS),
         ("static-small", STATIC),
     ]
-    assert [settings.out for settings in asked] == [cache / "teacher" / one["name"] for one in content["sets"]]
+    folder = cache / "teacher" / "quick"
+    assert [settings.out for settings in asked] == [folder / one["name"] for one in content["sets"]]
+    assert {settings.teacher_config for settings in asked} == {"quick"}
     for one in content["sets"]:
         assert list(one["scores"]) == list(content["methods"])
         assert one["scores"]["mine"]["reverse"]["num_bs"] > 1000 and one["pairs"] == 1
@@ -300,7 +303,7 @@ def test_a_teacher_that_failed_is_no_answer(sets: list[WeightSet], tmp_path: Pat
     failed = SimpleNamespace(labels=None, manifest={}, failed=[{"log": "a", "index": 0, "error": "no memory"}])
     monkeypatch.setattr(weights_methods, "label", lambda settings, on_progress: failed)
     with pytest.raises(ZeroFlowError, match="failed on pair 0 of worlds-small: no memory; the same command tries"):
-        weights_methods.teacher(sets, tmp_path, 1, "cpu")
+        weights_methods.teacher(sets, "fast", tmp_path, 1, "cpu")
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------

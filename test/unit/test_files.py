@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.files import new_file, remove_leftovers, remove_unfinished
+from zeroflow_core.files import held, new_file, remove_leftovers, remove_unfinished, writing_to
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -90,3 +90,35 @@ def test_a_name_with_brackets_is_no_pattern(tmp_path):
     remove_leftovers(tmp_path / "drive[1]")
     remove_unfinished(tmp_path, ["drive[1]"])
     assert {path.name for path in tmp_path.iterdir()} == {".drive1.abcd1234", ".0123456789abcdef.drive1"}
+
+
+# A command's folder --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_made_and_held_until_the_end(tmp_path):
+    out = tmp_path / "a" / "b"
+    with held(out, "writing into"):
+        assert out.is_dir()
+        with pytest.raises(ZeroFlowError, match=r"another process is writing into .*/a/b; wait for it, or .* --out"):
+            with held(out, "writing into"):
+                pytest.fail("both have it")
+    with held(out, "writing into"):
+        pass
+
+
+def test_a_folder_that_is_a_file_or_can_not_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = {"file": "file is a file; give the folder", "file/below": "cannot write to .*Not a directory"}
+    for name, told in refused.items():
+        with pytest.raises(ZeroFlowError, match=told), held(tmp_path / name, "writing into"):
+            pytest.fail("it is held")
+
+
+def test_what_goes_wrong_while_a_folder_is_held_is_not_the_folders_fault(tmp_path):
+    with pytest.raises(FileNotFoundError), held(tmp_path, "writing into"):
+        (tmp_path / "missing").read_text()
+
+
+def test_what_the_file_system_refuses_is_told_with_the_folder(tmp_path):
+    with pytest.raises(ZeroFlowError, match=f"cannot write to {tmp_path}: Is a directory"), writing_to(tmp_path):
+        tmp_path.write_text("")

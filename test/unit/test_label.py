@@ -328,6 +328,8 @@ def test_failures_are_listed_and_tried_again(tmp_path, finished, in_this_process
     assert [pair["index"] for pair in made.manifest["failed"]] == [1, 2] and not made.manifest["complete"]
     assert not made.labels.has(Log(logs[0]), 1) and made.labels.has(Log(logs[0]), 0)
     damaged.write_bytes(content)
+    left = label(settings(logs, tmp_path / "out", retry=False))
+    assert left.manifest["failed"] == made.manifest["failed"] and not left.labels.has(Log(logs[0]), 1)
     again = label(settings(logs, tmp_path / "out"))
     assert again.failed == again.manifest["failed"] == [] and label_files(tmp_path / "out") == label_files(finished)
     assert len(records(tmp_path / "out")) == 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,15 +19,16 @@ from zeroflow_core import load_student
 from zeroflow_core.datasets.av2 import Log, find_logs
 from zeroflow_core.datasets.pseudo_labels import find_pseudo_labels
 from zeroflow_core.distillation import make_weights
+from zeroflow_core.distillation.making import make as makings
 from zeroflow_core.distillation.making import parts as parting
-from zeroflow_core.distillation.making import telling
+from zeroflow_core.distillation.making import teaching, telling
 from zeroflow_core.distillation.making.make import Made, make, pack
 from zeroflow_core.distillation.making.parts import join_parts, read_parts, write_parts
 from zeroflow_core.distillation.making.plan import read_plan
 from zeroflow_core.distillation.making.settings import MakeSettings
 from zeroflow_core.distillation.making.telling import Stage
 from zeroflow_core.distillation.training import fitting
-from zeroflow_core.distillation.training.state import Progress, save_state
+from zeroflow_core.distillation.training.state import Progress, save_state, step_of
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.fastflow3d import config as sizes
 from zeroflow_core.fastflow3d.config import ONE_X
@@ -193,6 +195,8 @@ def test_recorded_sweeps_are_learned_from_too(whole, tmp_path):
     assert "recorded sweeps, 002-small: 2 pairs; the recipe does not say under which licence" in card
     assert "**Everything**\n\nis well" in card
     assert "has not learned from recorded" not in card
+    assert make_weights.main([*command, "--data", str(root)]) == 0
+    assert (tmp_path / "out" / "tried-seed-1" / "card.md").read_text() == card, "the table was given before"
 
 
 # Stopping and going on ----------------------------------------------------------------------------------------------
@@ -333,13 +337,52 @@ def test_parts_by_the_command(whole, tmp_path, capsys):
     assert "no parts were written" in capsys.readouterr().out
     assert not list((tmp_path / "parts").iterdir())
     command[2] = str(tmp_path / "new")
-    assert make_weights.main([*command, "--parts", str(tmp_path / "parts"), "--minutes", "1e-9"]) == 1
-    assert "holds no training yet" in capsys.readouterr().err
+    assert make_weights.main([*command, "--parts", str(tmp_path / "parts"), "--minutes", "1e-9"]) == 0
+    assert "no training yet to take along" in capsys.readouterr().out
+    assert not list((tmp_path / "parts").iterdir())
     assert make_weights.main([*command, "--parts", str(_file(tmp_path))]) == 1
     assert "cannot write to" in capsys.readouterr().err
 
 
-def test_the_largest_student_fits_into_few_files(tmp_path):
+def test_a_student_that_is_larger_than_a_part_is_refused_before_any_work(tmp_path, capsys):
+    command = [str(_file(tmp_path, student="xl")), "--out", str(tmp_path / "new"), "--parts", str(tmp_path / "parts")]
+    assert make_weights.main(command) == 1
+    assert "a student of size xl takes" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists() and not (tmp_path / "parts").exists()
+    for size in ("small", "half", "1x"):
+        parting.check_size(size)
+
+
+def test_parts_that_are_further_along_are_not_passed_over(half_done, tmp_path, monkeypatch):
+    pack(half_done, tmp_path / "parts")
+    ahead = replace(half_done, from_parts=tmp_path / "parts")
+    there = torch.load(half_done.checkpoint, weights_only=True)["global_step"]
+    monkeypatch.setattr(makings, "step_of", lambda path: there - 1)
+    with pytest.raises(ZeroFlowError, match=rf"further along \({there} steps?\) than .*remove that folder"):
+        make(ahead)
+    monkeypatch.undo()
+    assert step_of(half_done.checkpoint) == there
+
+
+def test_a_pair_that_failed_is_not_tried_again_once_the_training_has_begun(whole, tmp_path, monkeypatch):
+    """Its label would be news to the training, which could not go on."""
+    asked, label = [], teaching.label
+
+    def look(settings, on_progress):
+        asked.append(settings.retry)
+        return label(settings, on_progress)
+
+    monkeypatch.setattr(teaching, "label", look)
+    _take_data(whole, tmp_path / "out")
+    _stop(_settings(tmp_path, tmp_path / "out"), "train", monkeypatch)
+    monkeypatch.setattr(teaching, "label", look)
+    before = len(asked)
+    assert before and all(asked)
+    make(_settings(tmp_path, tmp_path / "out"))
+    assert len(asked) == 2 * before and not any(asked[before:])
+
+
+def test_the_largest_student_of_parts_fits_into_few_files(tmp_path):
     """1x with Adam's moments: what a machine that is lent gives back is limited."""
     model = FastFlow3D(ONE_X)
     optimiser = torch.optim.Adam(model.parameters())
@@ -372,6 +415,7 @@ def _simulated(**changes) -> dict:
         ({"held_back": 2}, "held_back must be a number from 0 to 0.9"),
         ({"ground": "auto"}, "ground 'auto' is unknown; choose one of: map, patchwork, none"),
         ({"name": ""}, "name must be a word"),
+        ({"name": "../other"}, "name must be a word, not '../other'"),
         ({"simulated": []}, "nothing to learn from"),
         ({"simulated": {}}, "simulated must be a list"),
         ({"simulated": ["av2"]}, "simulated must be a JSON object, not 'av2'"),

@@ -18,6 +18,7 @@ from zeroflow_core.bench.render import render
 from zeroflow_core.bench.simulation import simulation
 from zeroflow_core.bench.student import student
 from zeroflow_core.bench.teacher import teacher
+from zeroflow_core.bench.training import training
 from zeroflow_core.bench.weights import weights
 from zeroflow_core.errors import ZeroFlowError
 
@@ -38,6 +39,7 @@ app.command()(render)
 app.command()(simulation)
 app.command()(student)
 app.command()(teacher)
+app.command()(training)
 app.command()(weights)
 
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from zeroflow_core.bench.machine import described
+from zeroflow_core.bench.own_process import in_own_process
 from zeroflow_core.bench.teacher_pair import Source, choose_pair, read_pair
-from zeroflow_core.bench.teacher_run import Batch, Run, Task, in_own_process, measure_batch, measure_run
+from zeroflow_core.bench.teacher_run import Batch, Run, Task, measure_batch, measure_run
 from zeroflow_core.bench.teacher_summary import summarise
 from zeroflow_core.bench.teacher_tables import print_tables, told
 from zeroflow_core.datasets.av2 import Log

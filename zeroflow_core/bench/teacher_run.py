@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from zeroflow_core.evaluation.figures import figures_of
 from zeroflow_core.evaluation.truth import as_estimate, read_truth
 from zeroflow_core.nsfp.config import TeacherConfig
 from zeroflow_core.pairs import FramePair
-from zeroflow_core.workers import cores, run_in_workers
+from zeroflow_core.workers import cores
 
 if TYPE_CHECKING:
     from zeroflow_core.nsfp.teacher import Teacher
@@ -93,17 +93,6 @@ class Batch:
     problems: int
     three_way_epe: float | None
     memory_bytes: int | None
-
-
-def in_own_process(function: Callable[..., None], *task: Any) -> Any:
-    """What ``function(*task, report)`` reports, called in a fresh process.
-
-    Raises:
-        ZeroFlowError: one of the function, or the process was killed.
-    """
-    reported: list[Any] = []
-    run_in_workers(function, [task], 1, reported.append)
-    return reported[0]
 
 
 def measure_run(task: Task, report: Callable[[Run], None]) -> None:

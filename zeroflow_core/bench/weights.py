@@ -54,8 +54,9 @@ def weights(
         typer.Option("--set", help="Only this set, or those whose names begin so: av2, worlds, static-vlp32."),
     ] = (),
     teacher: Annotated[
-        bool, typer.Option("--teacher", help="The teacher as well, NSFP in its fast configuration.")
-    ] = False,
+        str | None,
+        typer.Option(help="The teacher as well, NSFP in this configuration: fast, or quick, as default.json has it."),
+    ] = None,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Verified students also with the motion that nothing bears out.")
     ] = False,
@@ -98,10 +99,13 @@ def weights(
     )
     from zeroflow_core.bench.weights_tables import markdown, print_tables
     from zeroflow_core.devices import choose_device
+    from zeroflow_core.nsfp.config import teacher_config
 
     device, worlds, wanted = choose_device(device), Worlds(logs, static_logs), chooser(asked)
     recorded, left_out = real_sets(data)
     check_asked(asked, recorded, worlds)
+    if teacher is not None:
+        teacher_config("nsfp", teacher)
     contenders(checkpoint, (), device, unverified)  # what is wrong with them shows before the work, not after
     about = described(device)
     del about["commit"]
@@ -113,10 +117,10 @@ def weights(
         sets += simulated_sets(cache / "logs", worlds, wanted, jobs, lambda: progress.advance(bar))
         methods = contenders(checkpoint, sets, device, unverified)
         pairs = sum(len(one.pairs) for one in sets)
-        if teacher:
+        if teacher is not None:
             bar = progress.add_task("labelled pairs", total=pairs)
             methods[TEACHER] = ask_teacher(
-                sets, cache / "teacher", jobs, device, lambda done: progress.update(bar, completed=done)
+                sets, teacher, cache / "teacher", jobs, device, lambda done: progress.update(bar, completed=done)
             )
         results.about["methods"] = {name: one.said for name, one in methods.items()}
         _score(sets, methods, results, progress, progress.add_task("scored pairs", total=pairs))

@@ -100,12 +100,13 @@ def contenders(
 
 def teacher(
     sets: Sequence[WeightSet],
+    config: str,
     folder: Path,
     jobs: int | None,
     device: str,
     on_pairs: Callable[[int], None] = lambda done: None,
 ) -> Contender:
-    """NSFP in its fast configuration, whose labels go to `folder`; those that are there are kept.
+    """NSFP in the configuration called `config`, whose labels go to `folder`; those that are there are kept.
 
     on_pairs: called with the number of pairs that are labelled
 
@@ -115,7 +116,9 @@ def teacher(
     said, before = "", 0
     answers: dict[str, Live | Stored] = {}
     for one in sets:
-        settings = LabelSettings(one.logs, "test", folder / one.name, jobs=jobs, device=device)
+        settings = LabelSettings(
+            one.logs, "test", folder / config / one.name, teacher_config=config, jobs=jobs, device=device
+        )
         done = label(settings, lambda progress, before=before: on_pairs(before + progress.done))
         if done.failed:
             raise ZeroFlowError(

@@ -19,11 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from zeroflow_core.distillation.making.make import make, pack
+from zeroflow_core.distillation.making.parts import check_size
 from zeroflow_core.distillation.making.plan import Recorded, read_plan
 from zeroflow_core.distillation.making.settings import MakeSettings
 from zeroflow_core.distillation.making.telling import Stage
 from zeroflow_core.distillation.sources import LogSource
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.files import writing_to
 
 _LINE_EVERY_S = 60.0  # where there is no terminal
 
@@ -58,8 +60,9 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         minutes=options.minutes,
         from_parts=options.from_parts,
     )
-    if options.parts is not None:
-        _check_folder(options.parts)  # before the work, not after
+    if options.parts is not None:  # before the work, not after
+        check_size(plan.student)
+        _check_folder(options.parts)
     columns = TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
@@ -70,7 +73,9 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     else:
         print(f"{made.student}, with {made.card.name} beside it")
     if options.parts is not None:
-        if made.student is not None:
+        if made.stopped and not settings.checkpoint.exists():
+            print("There is no training yet to take along, so no parts were written.")
+        elif made.student is not None:
             print(f"The training is complete: {made.student} is all there is to take along, so no parts were written.")
         else:
             paths = pack(settings, options.parts)
@@ -102,10 +107,8 @@ def _recorded(text: str) -> Recorded:
 
 
 def _check_folder(path: Path) -> None:
-    try:
+    with writing_to(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZeroFlowError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
 def _text(path: Path | None) -> str | None:

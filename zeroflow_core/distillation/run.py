@@ -34,7 +34,7 @@ from zeroflow_core.evaluation.methods import Settings
 from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.fastflow3d.checkpoint import NAMES, checkpoint_file, load_model
 from zeroflow_core.fastflow3d.config import SIZES
-from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.files import held, new_file, remove_unfinished, writing_to
 from zeroflow_core.nsfp.config import TeacherConfig
 from zeroflow_core.version import VERSION
 
@@ -305,22 +305,12 @@ def _opened(out: Path, settings: DistillSettings) -> Iterator[None]:
 
     Nothing is left of a run that fails before it has settled what it learns from.
     """
-    if out.exists() and not out.is_dir():
-        raise ZeroFlowError(f"{out} is a file; give the folder to write to")
     made = not out.exists()
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out, _PATIENCE_S))
+    with held(out, "distilling into", _PATIENCE_S), ExitStack() as stack:
+        with writing_to(out):
             _check_same(out, settings)
             remove_unfinished(out, [CONFIG, STUDENT, CURVES, BEFORE_AFTER, REPORT_FILE])
-            held.enter_context(_logged(out / LOG))
-        except BlockingIOError as error:
-            raise ZeroFlowError(
-                f"another process is distilling into {out}; wait for it or choose another --out"
-            ) from error
-        except OSError as error:
-            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
+            stack.enter_context(_logged(out / LOG))
         try:
             yield
         except BaseException as error:

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from zeroflow_core.evaluation.results import PAIRS, TALLIED, write_results
 from zeroflow_core.evaluation.submission import Submission
 from zeroflow_core.evaluation.tally import Tally, add
 from zeroflow_core.evaluation.truth import Estimate, as_estimate, has_labels, read_truth
-from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.files import held, new_file, remove_unfinished, writing_to
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import FramePair, make_pair
 from zeroflow_core.version import VERSION
@@ -316,20 +316,10 @@ def _opened(out: Path, settings: Settings, method: Method) -> Iterator[None]:
         "method": settings.method,
         **method.identity,
     }
-    if out.exists() and not out.is_dir():
-        raise ZeroFlowError(f"{out} is a file; give the folder to write to")
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out))
+    with held(out, "evaluating into"):
+        with writing_to(out):
             remove_unfinished(out)
             _claim(out, here)
-        except BlockingIOError as error:
-            raise ZeroFlowError(
-                f"another process is evaluating into {out}; wait for it or choose another --out"
-            ) from error
-        except OSError as error:
-            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
         yield
 
 

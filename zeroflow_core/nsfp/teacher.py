@@ -87,7 +87,7 @@ class Teacher:
     ) -> None:
         """
         method:          ``nsfp`` or ``fastnsf``; a configuration of one's own says it itself
-        config:          ``fast``, ``published`` or a configuration of one's own
+        config:          ``fast``, ``quick``, ``published`` or a configuration of one's own
         device:          ``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda`` or ``cuda:n``
         seed:            of the initial weights and of what the fast engine draws, the same for each pair: a label
                          depends on its pair, and on nothing that was labelled before or beside it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,10 +13,9 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.memory import keep_memory
 from zeroflow_ros.processes import dds
 from zeroflow_ros.processes.shared_memory import remove_leftovers
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class StopSignal:
@@ -49,17 +47,6 @@ class StopSignal:
             timer.start()
 
 
-def _keep_memory() -> None:
-    """Let glibc keep blocks of a cloud's size for the next cloud: to give them back and to be given others takes longer
-    than to decode or encode the cloud."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
-    mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-
-
 def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = None) -> NoReturn:
     """Run `body` between rclpy's init and shutdown, and end the process: with the exit code `body` returns, 0 after
     a signal during start-up, 1 after a ZeroFlowError, which is logged.
@@ -67,7 +54,7 @@ def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = N
     name: who complains in the log
     args: command line for rclpy, sys.argv when None
     """
-    _keep_memory()
+    keep_memory()
     stop = StopSignal()
     logger = rclpy.logging.get_logger(name)
     try:

@@ -53,6 +53,7 @@ class LabelSettings:
     per_log:        label only so many pairs of each log
     shard:          (i, n): only the i-th of n parts, counted from 0; other processes do the others
     jobs:           processes; else one a GPU, or one a core
+    retry:          pairs that failed in an earlier call are tried again
     ray:            spread the work over the Ray cluster at this address; see ray_cluster
 
     Raises:
@@ -70,6 +71,7 @@ class LabelSettings:
     per_log: int | None = None
     shard: tuple[int, int] = (0, 1)
     jobs: int | None = None
+    retry: bool = True
     ray: str | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +125,8 @@ class Labelled:
 
 
 def label(settings: LabelSettings, on_progress: Callable[[LabelProgress], None] = lambda progress: None) -> Labelled:
-    """Label what is not labelled yet. A pair that fails is recorded, and tried again by the next call.
+    """Label what is not labelled yet. A pair that fails is recorded, and tried again by the next call, unless
+    that is told not to.
 
     on_progress: called at the start, with what was done before, and after every pair
 
@@ -149,7 +152,7 @@ def label(settings: LabelSettings, on_progress: Callable[[LabelProgress], None] 
         stack.enter_context(folder.held())
         configuration = {"split": settings.split, **identity, "ground": settings.ground}
         folder.claim(configuration, _described(logs, every))
-        tally = _Tally(folder, own, identity["device"], on_progress)
+        tally = _Tally(folder, own, settings.retry, identity["device"], on_progress)
         tally.start()
         try:
             if tally.missing:
@@ -210,10 +213,12 @@ class _Tally:
         self,
         folder: LabelFolder,
         refs: Sequence[PairRef],
+        retry: bool,
         device: str,
         on_progress: Callable[[LabelProgress], None],
     ) -> None:
-        self._folder, self._refs, self._device, self._on_progress = folder, refs, device, on_progress
+        self._folder, self._refs, self._retry = folder, refs, retry
+        self._device, self._on_progress = device, on_progress
         self._deaths = Deaths()
         self._done: set[tuple[str, int]] = set()
         self._start, self._seconds, self._kept = time.monotonic(), 0.0, 0
@@ -223,8 +228,10 @@ class _Tally:
     def start(self) -> None:
         _remove_unfinished(self._folder, self._refs)
         for path, indices in _by_log(self._refs).items():
-            finished = self._folder.finished(path.name, Log(path).stamps_ns)
-            self.missing += [PairRef(path, i) for i in indices if i not in finished]
+            over = self._folder.finished(path.name, Log(path).stamps_ns)
+            if not self._retry:
+                over |= self._folder.failed(path.name)
+            self.missing += [PairRef(path, i) for i in indices if i not in over]
         self._kept = len(self._refs) - len(self.missing)
         self._show()
 

@@ -20,7 +20,7 @@ from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import zeroflow_paper
 from zeroflow_core.evaluation.journal import Journal, Record
 from zeroflow_core.evaluation.tally import Tally, add, mean
-from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.files import locked, new_file, remove_unfinished, writing_to
 from zeroflow_core.version import VERSION
 
 MANIFEST = "manifest.json"
@@ -52,12 +52,10 @@ class LabelFolder:
         """
         if self.out.exists() and not self.out.is_dir():
             raise ZeroFlowError(f"{self.out} is a file; give the folder to write to")
-        try:
+        with writing_to(self.out):
             for folder in (self._own, self.labels.forward, self.labels.reverse):
                 if folder is not None:
                     folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ZeroFlowError(f"cannot write to {self.out}: {error.strerror or error}") from error
         with ExitStack() as stack:
             with self._alone():  # nobody else looks whether this shard is held, or another, meanwhile
                 self._check_others()
@@ -134,6 +132,10 @@ class LabelFolder:
             for record in self._records(log_id).values()
             if "error" not in record and ("problem" in record or is_there(record))
         }
+
+    def failed(self, log_id: str) -> set[int]:
+        """Indices of the log's pairs that have only ever failed."""
+        return {record["index"] for record in self._records(log_id).values() if "error" in record}
 
     def remove_unfinished(self, log_id: str, stamps_ns: list[tuple[int, int]]) -> None:
         """Remove what killed writers left of the files of a log's pairs; `stamps_ns` has those of both sweeps."""

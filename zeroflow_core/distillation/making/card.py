@@ -81,8 +81,10 @@ def _result(facts: Facts) -> Iterator[str]:
         yield ""
     figures = {name.partition("/")[2]: value for name, value in facts.trained.figures.items()}
     if "moving_epe" in figures:
-        what = "the simulation's flow" if facts.truth else "the teacher's labels"
-        yield f"By {what} of pairs that it did not learn from, metres from one sweep to the next:"
+        labels = f"the teacher's labels{', cleared,' if facts.recipe.refine else ''}"
+        what = "the simulation's flow" if facts.truth else labels
+        alone = ", by itself, without a check of its flow" if facts.metadata.get("verify") else ""
+        yield f"By {what} of pairs that it did not learn from{alone}, metres from one sweep to the next:"
         yield ""
         yield "| | what moves | what stands |"
         yield "|---|---:|---:|"
@@ -125,10 +127,12 @@ def _labels(facts: Facts) -> Iterator[str]:
     manifests = [one.manifest for one in facts.taught]
     hours = sum(manifest["device_hours"] for manifest in manifests)
     device = "GPU" if manifests[0]["configuration"]["device"] == "cuda" else "CPU-core"
+    cleared = "; motion that the sweeps do not bear out was taken back, or left out where it cannot be told"
+    cleared = cleared if facts.recipe.refine else ""
     each = duration(3600 * hours / sum(manifest["counts"]["labelled"] for manifest in manifests))
     yield (
         f"- teacher: {manifests[0]['teacher']}, seed {facts.plan.teacher.seed}; {hours:.1f} {device}-hours, {each} a "
-        f"pair{'; labels of motion that the sweeps do not bear out are left out' if facts.recipe.refine else ''}"
+        f"pair{cleared}"
     )
     errors = [one.manifest["errors"].get("forward", {}) for one in facts.taught if one.logs.scanner]
     known = [one for one in errors if None not in (one.get("three_way_epe"), one.get("fd"))]
@@ -143,13 +147,14 @@ def _labels(facts: Facts) -> Iterator[str]:
 
 def _training(facts: Facts) -> Iterator[str]:
     recipe, trained = facts.recipe, facts.trained
+    which = "the best epoch, by the held-back pairs' labels" if facts.plan.held_back else "the last epoch"
     directions = "both directions of time" if recipe.reverse else "forward in time"
     yield (
         f"{several(trained.steps, 'step')} of {several(recipe.batch, 'sample')}, {several(recipe.epochs, 'epoch')} at "
         f"most, {directions}, seed {facts.plan.seed}, in {trained.seconds / 3600:.1f} hours; "
         f"{share(facts.plan.held_back)} of the pairs were held back. The weights are "
-        f"{'a moving average of those' if recipe.ema else 'those'} of the best epoch, by the held-back pairs' labels. "
-        "Everything else about the training is in the file's own metadata."
+        f"{'a moving average of those' if recipe.ema else 'those'} of {which}. Everything else about the training is "
+        "in the file's own metadata."
     )
 
 
@@ -167,10 +172,10 @@ def _limits(facts: Facts) -> Iterator[str]:
     yield f"- Ground is to be left out before it as in training, {rule}."
     if metadata.get("verify"):
         yield (
-            "- Motion that the other sweep does not bear out is taken back after it: the figures are of both together. "
-            "With `verify` never, the node and `zeroflow evaluate` show what it says by itself. What slides within "
-            "itself (a bus or tram seen from the side, at a walking pace anything) cannot be told from a wall then, "
-            "and stands."
+            "- Motion that the other sweep does not bear out is taken back after it; but for those that say otherwise, "
+            "figures are of both together. With `verify` never, the node and `zeroflow evaluate` show what it says by "
+            "itself. What slides within itself (a bus or tram seen from the side, at a walking pace anything) cannot "
+            "be told from a wall, and stands."
         )
     if scanners:
         yield f"- It knows spinning scanners like {', '.join(scanners)}, and has seen no solid-state or flash LiDAR."

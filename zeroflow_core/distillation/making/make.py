@@ -8,8 +8,7 @@ lies in the folder once, for all students and seeds; each training has a folder 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,20 @@ from zeroflow_core.distillation.making.parts import Parts, join_parts, read_part
 from zeroflow_core.distillation.making.settings import MakeSettings
 from zeroflow_core.distillation.making.teaching import Taught, teach
 from zeroflow_core.distillation.making.telling import OutOfTime, Stage, Telling
-from zeroflow_core.distillation.training.fitting import LAST, TrainProgress
+from zeroflow_core.distillation.training.fitting import TrainProgress
 from zeroflow_core.distillation.training.prepared import PreparedPairs
+from zeroflow_core.distillation.training.state import step_of
 from zeroflow_core.distillation.training.train import Trained, TrainSettings, labelled_pairs, split_pairs, train
 from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation.wording import several
 from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
 from zeroflow_core.fastflow3d.config import SIZES
-from zeroflow_core.files import locked, new_file, remove_unfinished
+from zeroflow_core.files import held, new_file, remove_unfinished
 from zeroflow_core.version import VERSION
 
 TRAIN = "train"
-STUDENT, PLAN, TRAINING = "student.safetensors", "recipe.json", "training"
+STUDENT, PLAN = "student.safetensors", "recipe.json"
+_TABLE = "table.md"  # of the card, kept for when it is written again
 _PATIENCE_S = 15.0  # for what is left of a run that was killed
 
 
@@ -62,9 +63,11 @@ def make(
     """
     settings = replace(settings, device=choose_device(settings.device))
     parts = None if settings.from_parts is None else read_parts(settings.from_parts, settings.identity)
+    if parts is not None:
+        _check_behind(settings, parts)
     telling = Telling(on_progress, on_line, settings.minutes)
-    with _held(settings.out):
-        remove_unfinished(settings.run, [STUDENT, PLAN, CARD])
+    with held(settings.out, "making weights in", _PATIENCE_S):
+        remove_unfinished(settings.run, [STUDENT, PLAN, CARD, _TABLE])
         _claim(settings)
         try:
             taught = teach(settings, telling)
@@ -78,30 +81,13 @@ def make(
 
 def pack(settings: MakeSettings, folder: Path) -> list[Path]:
     """Write what it takes to go on with this training elsewhere to `folder`; see write_parts."""
-    return write_parts(settings.run / TRAINING, folder, settings.identity)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out, _PATIENCE_S))
-        except BlockingIOError as error:
-            raise ZeroFlowError(
-                f"another process is making weights in {out}; wait for it, or choose another --out"
-            ) from error
-        except FileExistsError as error:
-            raise ZeroFlowError(f"{out} is a file; give the folder to write to") from error
-        except OSError as error:
-            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
-        yield
+    return write_parts(settings.checkpoint.parent, folder, settings.identity)
 
 
 def _claim(settings: MakeSettings) -> None:
     """Say what the training's folder is of; or see that the training there is of the same, before any work."""
     path = settings.run / PLAN
-    if path.exists() and (settings.run / TRAINING / LAST).exists():
+    if path.exists() and settings.checkpoint.exists():
         try:
             there = MakeSettings.identity_of(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -115,12 +101,23 @@ def _claim(settings: MakeSettings) -> None:
         file.write(json.dumps(settings.about, indent=1) + "\n")
 
 
+def _check_behind(settings: MakeSettings, parts: Parts) -> None:
+    """That no steps are lost by going on with the training that is there, if there is one."""
+    path = settings.checkpoint
+    there = step_of(path) if path.exists() else parts.step
+    if parts.step > there:
+        raise ZeroFlowError(
+            f"the parts in {parts.folder} are further along ({several(parts.step, 'step')}) than {path.parent} "
+            f"({several(there, 'step')}); remove that folder to go on from the parts, or leave --from-parts out"
+        )
+
+
 def _join(settings: MakeSettings, parts: Parts | None, taught: Sequence[Taught], telling: Telling) -> None:
     """Go on from parts, unless the training is there already."""
-    training = settings.run / TRAINING
+    training = settings.checkpoint.parent
     if parts is None:
         return
-    if (training / LAST).exists():
+    if settings.checkpoint.exists():
         telling.line(f"{training} holds a training already, which goes on; the parts are not needed")
         return
     pairs = []
@@ -137,7 +134,7 @@ def _train(settings: MakeSettings, taught: Sequence[Taught], telling: Telling) -
     plan = settings.plan
     how = TrainSettings(
         sources=tuple(one.source for one in taught),
-        out=settings.run / TRAINING,
+        out=settings.checkpoint.parent,
         student=plan.student,
         recipe=settings.recipe,
         device=settings.device,
@@ -197,7 +194,19 @@ def _tell_of(settings: MakeSettings, taught: Sequence[Taught], trained: Trained,
         student=student,
         weights=sum(parameter.numel() for parameter in model.parameters()),
         metadata=metadata,
-        table=settings.table,
+        table=_table(settings),
     )
     write_card(settings.run / CARD, facts)
     return settings.run / CARD
+
+
+def _table(settings: MakeSettings) -> str | None:
+    """For the card: that which is given, else the one that was given last."""
+    path = settings.run / _TABLE
+    if settings.table is not None:
+        with new_file(path, "w") as file:
+            file.write(settings.table)
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else None
+    except OSError as error:
+        raise ZeroFlowError(f"cannot read {path}: {error.strerror or error}") from error

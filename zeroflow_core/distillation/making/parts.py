@@ -22,12 +22,13 @@ from zeroflow_core.distillation.training.fitting import LAST
 from zeroflow_core.distillation.training.state import Progress, save_state
 from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.fastflow3d.checkpoint import load_model, save_model
-from zeroflow_core.fastflow3d.config import FastFlow3DConfig
+from zeroflow_core.fastflow3d.config import SIZES, FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
 from zeroflow_core.files import new_file
 
 MANIFEST, STUDENT, STATE = "manifest.json", "student.safetensors", "state"
 MOST_BYTES = 16 << 20  # of a file
+_HEADER = 64 << 10  # bytes of names and metadata in a student's file, more than enough
 _EDITION = 1
 _PREFIX = "model."  # of the student's keys in a training's checkpoint
 
@@ -39,6 +40,20 @@ class Parts:
     folder: Path
     step: int
     state: bytes
+
+
+def check_size(student: str) -> None:
+    """
+    Raises:
+        ZeroFlowError: a student of this size, which is one of the files, is larger than they may be.
+    """
+    with torch.device("meta"):
+        count = sum(weight.numel() for weight in FastFlow3D(SIZES[student]).parameters())
+    if 2 * count > MOST_BYTES - _HEADER:
+        raise ZeroFlowError(
+            f"a student of size {student} takes {2 * count / 1e6:.0f} MB, and a part has {MOST_BYTES / 1e6:.1f} at "
+            "most; take the --out folder along instead"
+        )
 
 
 def write_parts(training: Path, folder: Path, about: dict[str, Any]) -> list[Path]:

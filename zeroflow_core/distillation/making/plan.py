@@ -192,7 +192,7 @@ def _plan(content: Any, name: str) -> Plan:
     _check_names("the file", content, _SECTIONS, ("student", "training"))
     training = {"from": "fast", **_object(content["training"], "training")}
     name = content.get("name", name)
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or "/" in name or name.startswith("."):  # folders are called after it
         raise ZeroFlowError(f"name must be a word, not {name!r}")
     return Plan(
         name=name,

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from zeroflow_core.distillation.making.plan import Plan
+from zeroflow_core.distillation.training.fitting import LAST
 from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.errors import ZeroFlowError
+
+TRAINING = "training"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class MakeSettings:
     def run(self) -> Path:
         """The folder of this training."""
         return self.out / f"{self.plan.name}{'-truth' if self.truth else ''}-seed-{self.plan.seed}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """With which the training goes on, once it has begun."""
+        return self.run / TRAINING / LAST
 
     @property
     def recipe(self) -> Recipe:

@@ -144,6 +144,7 @@ def _label(settings: MakeSettings, groups: Sequence[Logs], telling: Telling) -> 
     def on_pair(name: str, first: int, now: LabelProgress) -> None:
         telling.progress(first + now.done, total, f"{name}{f', {now.failed} failed' if now.failed else ''}")
 
+    begun = settings.checkpoint.exists()  # of labels that were others, had failed pairs come since
     for group in groups:
         how = LabelSettings(
             logs=group.logs,
@@ -155,14 +156,17 @@ def _label(settings: MakeSettings, groups: Sequence[Logs], telling: Telling) -> 
             ground=teacher.ground,
             seed=teacher.seed,
             jobs=settings.jobs,
+            retry=not begun,
         )
-        labelled = label(how, partial(on_pair, group.name, before))
+        manifest = label(how, partial(on_pair, group.name, before)).manifest
         before += len(choose_pairs(group.logs))
         source = source_of(how.out, ground=settings.plan.ground)
-        taught.append(Taught(group, replace(source, logs=group.logs), labelled.manifest))
+        taught.append(Taught(group, replace(source, logs=group.logs), manifest))
     torch.set_num_threads(threads)  # the teacher took one; the training wants all of them
     done, failed = (sum(one.manifest["counts"][kind] for one in taught) for kind in ("labelled", "failed"))
     telling.line(f"labelled {several(done, 'pair')} by {taught[0].source.teacher} in {telling.took}; {failed} failed")
+    if failed and not begun:
+        telling.line(f"It goes on without {several(failed, 'pair')}: none is tried again once the training has begun.")
     return taught
 
 

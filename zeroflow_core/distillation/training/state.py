@@ -89,18 +89,8 @@ def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[
     Raises:
         ZeroFlowError: damaged, no such checkpoint, or of another task: it says in what they differ.
     """
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        training = content["zeroflow_training"]
-        there = json.loads(training["identity"])
-        progress = Progress(**training["progress"])
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0][:100]
-        raise ZeroFlowError(
-            f"{path} can't be read, or holds no training to go on with ({why}); remove it to start afresh, or choose "
-            "another --out"
-        ) from error
-    here = json.loads(json.dumps(identity))
+    content, there, progress = _read(path, device)
+    training, here = content["zeroflow_training"], json.loads(json.dumps(identity))
     if there != here:
         raise ZeroFlowError(
             f"{path} belongs to another training ({differences(there, here)}); choose another --out, or "
@@ -108,3 +98,26 @@ def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[
         )
     states = {"student": training["student"], "average": training["average"]}
     return states | {"optimiser": content["optimizer_states"][0]}, progress
+
+
+def step_of(path: Path) -> int:
+    """How many steps the training there has made.
+
+    Raises:
+        ZeroFlowError: damaged, or no such checkpoint.
+    """
+    return _read(path, "cpu")[2].step
+
+
+def _read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Any], Progress]:
+    """The content of a checkpoint to go on from, and of it the task's identity and the progress."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        training = content["zeroflow_training"]
+        return content, json.loads(training["identity"]), Progress(**training["progress"])
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0][:100]
+        raise ZeroFlowError(
+            f"{path} can't be read, or holds no training to go on with ({why}); remove it to start afresh, or choose "
+            "another --out"
+        ) from error

@@ -6,7 +6,7 @@ Sources → prepared pairs, some of them held back → the task of scene flow �
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,16 @@ from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.fastflow3d.checkpoint import NAMES, load_model, save_model
 from zeroflow_core.fastflow3d.config import SIZES, FastFlow3DConfig
-from zeroflow_core.files import locked, remove_unfinished
+from zeroflow_core.files import held, remove_unfinished, writing_to
 from zeroflow_core.ground import GROUND_Z
+from zeroflow_core.memory import keep_memory
 from zeroflow_core.workers import cores
 
 STUDENT, PREPARED = "student.safetensors", "prepared"
 _PATIENCE_S = 15.0  # for what is left of a training that was killed
 _VALIDATED = 64  # pairs of each kind, after every epoch
 _USUAL_WORKERS, _MOST_WORKERS = 8, 256
+_SPARE = 1 << 30  # bytes that a training on a CPU keeps for its next step
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] 
     """Train a student, or go on where an earlier call with the same settings stopped.
 
     Writes to `out`: last.ckpt and best.ckpt (published layout), student.safetensors, curves.csv, validation.csv, and
-    tensorboard/ where TensorBoard is installed.
+    tensorboard/ where TensorBoard is installed. On a CPU the process keeps memory from then on (see keep_memory).
 
     Raises:
         ZeroFlowError: nothing to learn from, settings that can't be used, `out` holds another training, memory ran
@@ -110,6 +112,7 @@ def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] 
         raise ZeroFlowError(f"held_back is a share from 0 to below 1, not {settings.held_back}")
     if settings.workers is not None and settings.workers > _MOST_WORKERS:
         raise ZeroFlowError(f"{settings.workers} processes can't load samples; give at most {_MOST_WORKERS}")
+    keep_memory_of_steps(device)
     with processes(device) as team, _held(settings.out, team.first):
         torch.manual_seed(settings.seed)
         task, held_back = _task(settings, team.device)
@@ -134,24 +137,22 @@ def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] 
     )
 
 
+def keep_memory_of_steps(device: str) -> None:
+    """Let this process keep what a step on a CPU frees for the next one; see keep_memory."""
+    if torch.device(device).type == "cpu":
+        keep_memory(_SPARE)
+
+
 @contextmanager
 def _held(out: Path, first: bool) -> Iterator[None]:
     """`out` made, and held against other trainings meanwhile, by the first process."""
     if not first:
         yield
         return
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(out, _PATIENCE_S))
+    with held(out, "training into", _PATIENCE_S):
+        with writing_to(out):
             remove_unfinished(out, [LAST, BEST, STUDENT, CURVES, VALIDATION])
             remove_unfinished(out / PREPARED)
-        except BlockingIOError as error:
-            raise ZeroFlowError(
-                f"another process is training into {out}; wait for it or choose another --out"
-            ) from error
-        except OSError as error:
-            raise ZeroFlowError(f"cannot write to {out}: {error.strerror or error}") from error
         yield
 
 
