@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroflow_core.geometry import SE3
-from zeroflow_core.nsfp.config import METHODS, teacher_config
+from zeroflow_core.nsfp.config import CONFIGS, METHODS, teacher_config
 from zeroflow_core.nsfp.teacher import Label, Teacher
 from zeroflow_core.pairs import Flow, FramePair
 
@@ -112,8 +112,7 @@ def one_thread() -> Iterator[None]:
 
 # --- teachers ----------------------------------------------------------------------------------------------
 
-ENGINES = ("fast", "published")  # a configuration of each; the number of iterations is the tests' own
-KINDS = [(method, name) for method in METHODS for name in ENGINES]
+KINDS = [(method, name) for method in METHODS for name in CONFIGS]
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=["-".join(kind) for kind in KINDS])
 

@@ -240,7 +240,7 @@ def _teach(monkeypatch, folder: Path) -> list:
 def test_all_that_is_found_goes_to_the_files(data: Path, checkpoint: Path, cache: Path, tmp_path: Path, monkeypatch):
     asked = _teach(monkeypatch, tmp_path / "known")
     files = [tmp_path / name for name in ("w.json", "w.md", "w.png")]
-    arguments = ["--checkpoint", f"mine={checkpoint}", "--teacher", "quick", "--cache", cache]
+    arguments = ["--checkpoint", f"mine={checkpoint}", "--teacher", "published", "--cache", cache]
     arguments += ["--logs", 1, "--static-logs", 1]
     arguments += ["--data", data, "--set", "one", "--set", "worlds", "--set", "static", "--jobs", 1, "--device", "cpu"]
     for option, file in zip(("--json", "--markdown", "--picture"), files, strict=True):
@@ -255,9 +255,9 @@ def test_all_that_is_found_goes_to_the_files(data: Path, checkpoint: Path, cache
         ("worlds-small", WORLDS),
         ("static-small", STATIC),
     ]
-    folder = cache / "teacher" / "quick"
+    folder = cache / "teacher" / "published"
     assert [settings.out for settings in asked] == [folder / one["name"] for one in content["sets"]]
-    assert {settings.teacher_config for settings in asked} == {"quick"}
+    assert {settings.teacher_config for settings in asked} == {"published"}
     for one in content["sets"]:
         assert list(one["scores"]) == list(content["methods"])
         assert one["scores"]["mine"]["reverse"]["num_bs"] > 1000 and one["pairs"] == 1

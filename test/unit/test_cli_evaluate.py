@@ -196,7 +196,7 @@ def test_one_command_line_serves_all_methods(root, tmp_path, monkeypatch, method
     "arguments, says",
     [
         (("--method", "magic"), "method 'magic' is unknown; choose one of: student, nsfp, fastnsf, zero, labels"),
-        (("--method", "nsfp", "--teacher-config", "slow"), "'slow' is unknown; choose one of: fast, quick, published"),
+        (("--method", "nsfp", "--teacher-config", "slow"), "'slow' is unknown; choose one of: fast, published"),
         (("--split", "train"), r"no split 'train' in .*; it has: val"),
         (("--log", "c"), "there is no log c in"),
         (("--data", "nowhere"), "there is no folder nowhere"),

@@ -397,7 +397,7 @@ def test_a_teachers_iterations_reach_the_screen(log, tmp_path, monkeypatch):
     [
         (("{log}", "--method", "magic"), "method 'magic' is unknown; choose one of: nsfp, fastnsf, student, zero$"),
         (("{log}", "--method", "labels"), "method 'labels' is unknown"),
-        (("{log}", "--teacher-config", "slow"), "'slow' is unknown; choose one of: fast, quick, published"),
+        (("{log}", "--teacher-config", "slow"), "'slow' is unknown; choose one of: fast, published"),
         (("{log}", "--ground", "sea"), "ground rule 'sea' is unknown"),
         (("{log}", "--device", "tpu"), "device 'tpu' is unknown"),
         (("{log}", "--method", "student", "--engine", "steam"), "engine 'steam' is unknown; choose one of: fast, ref"),

@@ -378,7 +378,7 @@ def test_streaming_shows_the_student_each_sweep_once_and_is_another_run(root, tm
     "change, says",
     [
         ({"method": "magic"}, "method 'magic' is unknown; choose one of: student, nsfp, fastnsf, zero, labels"),
-        ({"method": "nsfp", "teacher_config": "slow"}, "'slow' is unknown; choose one of: fast, quick, published"),
+        ({"method": "nsfp", "teacher_config": "slow"}, "'slow' is unknown; choose one of: fast, published"),
         ({"method": "fastnsf", "device": "tpu"}, "device 'tpu' is unknown"),
         ({"ground": "sea"}, "ground rule 'sea' is unknown; choose one of: auto, map"),
         ({"split": "train"}, "no split 'train' in .*; it has: val"),

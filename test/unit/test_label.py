@@ -110,7 +110,7 @@ def test_reading_and_writing_beside_a_gpu_change_nothing(logs, finished, tmp_pat
 def test_the_manifest_says_what_the_labels_are(logs, finished):
     manifest = manifest_of(finished)
     assert manifest["counts"] == {"pairs": 10, "labelled": 10, "without_estimate": 0, "failed": 0}
-    assert manifest["complete"] and manifest["teacher"] == "NSFP, fast engine, 2 iterations (fp32, cpu)"
+    assert manifest["complete"] and manifest["teacher"] == "NSFP, fast engine (fp32, cpu)"
     assert manifest["logs"]["log1"] == {"path": str(logs[1]), "sweeps": 6, "pairs": 5, "labelled": 5}
     configuration = manifest["configuration"]
     assert (configuration["iterations"], configuration["ground"], configuration["device"]) == (2, "none", "cpu")

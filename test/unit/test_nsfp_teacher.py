@@ -13,19 +13,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from nsfp_cases import (  # noqa: F401
-    ENGINES,
-    every_kind,
-    make_pair,
-    mean_error,
-    one_thread,
-    same,
-    teacher,
-    two_boxes,
-    with_points,
-)
+from nsfp_cases import every_kind, make_pair, mean_error, one_thread, same, teacher, two_boxes, with_points  # noqa: F401
 
-from zeroflow_core.nsfp.config import METHODS
+from zeroflow_core.nsfp.config import CONFIGS, METHODS
 from zeroflow_core.nsfp.teacher import Label
 from zeroflow_core.pairs import FramePair, Status, estimate_flow
 
@@ -53,7 +43,7 @@ def test_moving_boxes_are_found(kind):
     assert 0 < label.loss < 0.2
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_the_way_back_is_the_way_there_reversed(name):
     scene, label = two_boxes(), label_of_boxes(("nsfp", name))
     assert label.backward.dt == -label.flow.dt == -0.1
@@ -64,7 +54,7 @@ def test_the_way_back_is_the_way_there_reversed(name):
     np.testing.assert_allclose(velocity.mean(axis=0), [8, 0, 0], atol=1.0)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_fast_nsf_has_no_way_back(name):
     assert label_of_boxes(("fastnsf", name)).backward is None
 

@@ -55,7 +55,7 @@ def weights(
     ] = (),
     teacher: Annotated[
         str | None,
-        typer.Option(help="The teacher as well, NSFP in this configuration: fast, or quick, as default.json has it."),
+        typer.Option(help="The teacher as well, NSFP in this configuration: fast (as in default.json) or published."),
     ] = None,
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Verified students also with the motion that nothing bears out.")

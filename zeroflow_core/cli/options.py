@@ -15,11 +15,7 @@ Checkpoint = Annotated[
     str, typer.Option(help="For the student: a .ckpt or .safetensors file, 'default', or a published name.")
 ]
 TeacherConfiguration = Annotated[
-    str,
-    typer.Option(
-        help="For nsfp and fastnsf: fast, quick (half as long, somewhat worse), or published, which takes minutes a "
-        "pair without a GPU."
-    ),
+    str, typer.Option(help="For nsfp and fastnsf: fast, or published, which takes minutes a pair without a GPU.")
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**63 - 1, help="For nsfp and fastnsf: the same seed gives the same flow.")

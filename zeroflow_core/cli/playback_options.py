@@ -37,7 +37,7 @@ Labels = Annotated[
 Ground = Annotated[
     str | None, typer.Option(help="What is left out as ground: map, patchwork, none or auto.", show_default=False)
 ]
-TeacherConfiguration = Annotated[str | None, typer.Option(help="For nsfp and fastnsf: fast, quick or published.")]
+TeacherConfiguration = Annotated[str | None, typer.Option(help="For nsfp and fastnsf: fast or published.")]
 Seed = Annotated[
     int | None,
     typer.Option(min=0, max=2**63 - 1, help="For nsfp and fastnsf; else 0, or the run's.", show_default=False),

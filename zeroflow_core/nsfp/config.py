@@ -65,11 +65,8 @@ _NAMED = {
     ("fastnsf", "published"): TeacherConfig("fastnsf", "plain", patience=10, min_delta=1e-3),
     ("nsfp", "fast"): TeacherConfig("nsfp", "fast", iterations=300),
     ("fastnsf", "fast"): TeacherConfig("fastnsf", "fast", iterations=300),
-    # half the time, for labels that are refined afterwards
-    ("nsfp", "quick"): TeacherConfig("nsfp", "fast", iterations=150),
-    ("fastnsf", "quick"): TeacherConfig("fastnsf", "fast", iterations=150),
 }
-CONFIGS = ("fast", "quick", "published")
+CONFIGS = ("fast", "published")
 
 
 def teacher_config(method: str, name: str = "fast") -> TeacherConfig:

@@ -87,7 +87,7 @@ class Teacher:
     ) -> None:
         """
         method:          ``nsfp`` or ``fastnsf``; a configuration of one's own says it itself
-        config:          ``fast``, ``quick``, ``published`` or a configuration of one's own
+        config:          ``fast``, ``published`` or a configuration of one's own
         device:          ``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda`` or ``cuda:n``
         seed:            of the initial weights and of what the fast engine draws, the same for each pair: a label
                          depends on its pair, and on nothing that was labelled before or beside it
@@ -106,8 +106,7 @@ class Teacher:
         self.seed = seed
         fast = self.config.engine == "fast"
         self.precision = choose_precision(self.config.precision, self.device) if fast else "fp32"
-        how = f"fast engine, {self.config.iterations} iterations" if fast else f"{self.config.engine} engine"
-        self.name = f"{_TITLES[self.config.method]}, {how} ({self.precision}, {self.device})"
+        self.name = f"{_TITLES[self.config.method]}, {self.config.engine} engine ({self.precision}, {self.device})"
         self.identity: dict[str, Any] = self.config.to_dict() | {
             "precision": self.precision, "seed": seed, "device": torch.device(self.device).type
         }
