@@ -11,7 +11,7 @@ def keep_memory(spare: int = 256 << 20) -> None:
     """Let glibc keep blocks for the next ones of their size, from here to the end of the process.
 
     Those of clouds and feature maps it would give back at once, and then be given others, page by page: that takes
-    longer than to decode a cloud, and a tenth of a training step. Elsewhere than with glibc this does nothing.
+    longer than to decode a cloud, and is a twentieth of a training step. Elsewhere than with glibc this does nothing.
 
     spare: bytes at the end of the heap that are kept at most; below 2 GiB
     """
