@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from zeroflow_core.bench.machine import described
@@ -89,9 +90,11 @@ def training(
     seconds: dict[str, list[float]] = {way.name: [] for way in WAYS}
     about = {"bench": "training", **described("cpu"), **vars(work), "seconds": seconds}
     _write(json_file, about)  # what is wrong with the file shows before the work, not after
-    for way in WAYS * turns:
-        seconds[way.name] += in_own_process(_turn, work, way)  # as memory once kept is kept to the end
-        _write(json_file, about)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for way in progress.track(WAYS * turns, description="turns"):
+            seconds[way.name] += in_own_process(_turn, work, way)  # as memory once kept is kept to the end
+            _write(json_file, about)
     _show(work, seconds)
 
 
