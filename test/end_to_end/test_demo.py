@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -38,10 +39,13 @@ def start(tmp_path):
     yield start_demo
     for demo in started:
         if demo.running:
-            demo.signal(signal.SIGTERM)  # or its nodes would live on, and answer to the demos after it
+            demo.signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 demo.wait()
         demo.kill()
+    for left in own_processes(tmp_path):  # or they would answer in the tests to come
+        with suppress(ProcessLookupError):
+            os.kill(left, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -56,16 +60,16 @@ def finish(demo: Process, out: Path) -> dict:
     return json.loads((out / "summary.json").read_text())
 
 
-def own_processes(path: Path) -> list[str]:
-    """Command lines of running processes that mention `path`."""
-    found = []
+def own_processes(path: Path) -> dict[int, str]:
+    """Command lines of running processes of ours that mention `path`, by their number."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes().split(b"\0")
         except OSError:  # it ended meanwhile
             continue
         if any(str(path).encode() in word for word in words) and b"zeroflow_ros" in b" ".join(words):
-            found.append(b" ".join(words).decode())
+            found[int(entry.parent.name)] = b" ".join(words).decode()
     return found
 
 
@@ -125,7 +129,7 @@ def test_a_node_that_cannot_start_ends_the_demo_with_its_words(start, tmp_path):
     assert "nowhere.ckpt" in demo.log
     assert "Traceback" not in demo.log
     assert not (tmp_path / "out" / "demo.png").exists()
-    assert own_processes(tmp_path) == []
+    assert own_processes(tmp_path) == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -137,7 +141,7 @@ def test_stopping_the_demo_stops_its_nodes_and_leaves_nothing_half_written(start
         time.sleep(0.05)
     demo.signal(number)
     assert demo.wait() != 0
-    assert own_processes(tmp_path) == []
+    assert own_processes(tmp_path) == {}
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["flow_node.log", "replay_node.log"]
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from zeroflow_core.errors import ZeroFlowError
@@ -14,15 +14,32 @@ from zeroflow_core.errors import ZeroFlowError
 
 @contextmanager
 def child(module: str, log: Path, arguments: list[str]) -> Iterator[Child]:
-    """``python -m zeroflow_ros.<module> <arguments>``, which has ended when the block has.
+    """``python -m zeroflow_ros.<module> <arguments>``, which has ended when the block has. For the main thread.
 
     log: file that its output goes to
     """
-    process = Child(module, log, arguments)
-    try:
+    with ExitStack() as cleanup:
+        with _signals_held():  # one that ends this process must find somebody who stops the new one
+            process = Child(module, log, arguments)
+            cleanup.callback(process.stop)
         yield process
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM are received when the block has ended."""
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
     finally:
-        process.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)
 
 
 class Child:
