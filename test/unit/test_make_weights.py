@@ -478,8 +478,28 @@ def test_logs_with_and_without_maps_are_told_before_they_are_labelled(whole, tmp
 
 def test_two_at_a_time_are_one_too_many(whole, tmp_path, monkeypatch):
     monkeypatch.setattr("zeroflow_core.distillation.making.make._PATIENCE_S", 0.1)
-    with locked(whole), pytest.raises(ZeroFlowError, match="another process is making weights"):
-        make(_settings(tmp_path, whole))
+    settings = _settings(tmp_path, whole)
+    with locked(settings.run), pytest.raises(ZeroFlowError, match="another process is making weights in .*seed-1"):
+        make(settings)
+    with locked(whole), pytest.raises(ZeroFlowError, match=f"another process is simulating or labelling in {whole}"):
+        make(settings)
+
+
+def test_another_seed_trains_beside_one_that_is_training(whole, tmp_path):
+    """Both learn from what is prepared in the same folder."""
+    others = []
+
+    def begin_another(stage: Stage) -> None:
+        if stage.name == makings.TRAIN and not others:
+            others.append(None)
+            others[:] = [make(_settings(tmp_path, out, seed=4))]
+
+    out = tmp_path / "out"
+    _take_data(whole, out)
+    made = make(_settings(tmp_path, out, seed=3), begin_another)
+    for one, seed in ((made, 3), (others[0], 4)):
+        assert one.student == out / f"tried-seed-{seed}" / "student.safetensors"
+        assert _metadata(one.student)["seeds"]["training"] == seed
 
 
 def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
@@ -496,7 +516,12 @@ def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
 
 def test_the_recipes_that_come_along_can_be_read(repository):
     plans = {path.stem: read_plan(path) for path in (repository / "config" / "distill").glob("*.json")}
-    assert plans.keys() == {"default", "default-1x"} and plans["default-1x"].student == "1x"
+    assert {name: plan.student for name, plan in plans.items()} == {
+        "default": "half", "default-cpu": "small", "default-1x": "1x",
+    }  # fmt: skip
+    assert all(name == plan.name for name, plan in plans.items())
+    shared = [(list(plan.chunks()), plan.teacher, plan.ground) for plan in (plans["default"], plans["default-cpu"])]
+    assert shared[0] == shared[1], "they learn from the same labels"
     assert all(plan.training.reverse and not plan.recorded for plan in plans.values())
     chunks = list(plans["default"].chunks())
     assert [chunk.name for chunk in chunks[:7]] == [

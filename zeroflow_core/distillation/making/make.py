@@ -2,7 +2,7 @@
 
 Every stage goes on where it was stopped and does nothing when it is complete. What is simulated, labelled and prepared
 lies in the folder once, for all students and seeds; each training has a folder of its own, ``default-seed-1`` or
-``default-truth-seed-1``.
+``default-truth-seed-1``, so that several can train side by side.
 """
 
 from __future__ import annotations
@@ -59,18 +59,20 @@ def make(
     on_line: called with a line on each stage that is complete
 
     Raises:
-        ZeroFlowError: settings that can't be used, another process is at work in `out`, or the file system refuses.
+        ZeroFlowError: settings that can't be used, another process makes the same weights or the labels for them, or
+            the file system refuses.
     """
     settings = replace(settings, device=choose_device(settings.device))
     parts = None if settings.from_parts is None else read_parts(settings.from_parts, settings.identity)
     if parts is not None:
         _check_behind(settings, parts)
     telling = Telling(on_progress, on_line, settings.minutes)
-    with held(settings.out, "making weights in", _PATIENCE_S):
+    with held(settings.run, "making weights in", _PATIENCE_S):
         remove_unfinished(settings.run, [STUDENT, PLAN, CARD, _TABLE])
         _claim(settings)
         try:
-            taught = teach(settings, telling)
+            with held(settings.out, "simulating or labelling in", _PATIENCE_S):
+                taught = teach(settings, telling)
             _join(settings, parts, taught, telling)
             trained = _train(settings, taught, telling)
         except OutOfTime:
