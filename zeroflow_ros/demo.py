@@ -197,6 +197,7 @@ def _play(console: Console, source: _Source, out: Path, checkpoint: str, device:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         cleanup.callback(rclpy.try_shutdown)
         witness = Witness(source.truth, interval, album)
+        cleanup.callback(witness.stop)
         executor = SingleThreadedExecutor()
         executor.add_node(witness)
 

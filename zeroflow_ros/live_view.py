@@ -34,6 +34,7 @@ _CLOUD, _PATH = "sensor_msgs/msg/PointCloud2", "nav_msgs/msg/Path"
 _FIELDS = ("x", "y", "z", "vx", "vy", "vz")
 _COMPANIONS_S = 3.0  # for a node's other topics to be discovered
 _PATIENCE_S = 5.0  # for a publisher, before something is said
+_WAITING = 10  # flows, when they are recorded: who looks on wants the newest, and who records wants all
 _LONGEST_LATENCY_S = 60.0  # beyond that the stamps are of another clock
 
 
@@ -41,12 +42,14 @@ class LiveView(Node):
     """Hears a flow topic, and what its publisher says besides.
 
     topic: of clouds of flow
+    depth: how many of them may wait; of more the newest are shown
     shown: what has been seen and not been shown yet: a moment, and in ms the time from its stamp to its flow's arrival,
            None where the stamps are of another clock
     """
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, depth: int) -> None:
         super().__init__("live_view")
+        self._depth = depth
         try:
             self.topic = self.resolve_topic_name(topic)
         except Exception as error:  # RCLError, which is not in one place in all releases
@@ -85,8 +88,8 @@ class LiveView(Node):
             self.create_subscription(PointCloud2, objects, self._on_objects, 10)
         if path:
             self.create_subscription(Path, path, self._on_path, 10)
-        # The newest, when they come faster than they are shown.
-        self.create_subscription(PointCloud2, self.topic, self._on_flow, QoSProfile(depth=1, reliability=reliability))
+        quality = QoSProfile(depth=self._depth, reliability=reliability)
+        self.create_subscription(PointCloud2, self.topic, self._on_flow, quality)
         heard = ", ".join(filter(None, (self.topic, objects, path)))
         self.get_logger().info(f"hearing {heard}")
         if not path:
@@ -167,7 +170,7 @@ def _view(options: argparse.Namespace, stop: StopSignal) -> int:
     check_wishes(options.save, options.serve, options.port)
     check_min_speed(options.min_speed)
     stream = rr.RecordingStream("zeroflow")
-    node = LiveView(options.topic)
+    node = LiveView(options.topic, depth=1 if options.save is None else _WAITING)
     stream.send_recording_name(node.topic)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

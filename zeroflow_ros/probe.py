@@ -106,7 +106,8 @@ class Probe(Node):
 
     def finish(self) -> None:
         """Hear what is still to come: answers to the last clouds, and the node's own account of them."""
-        while time.monotonic() - self.account.last_answer < _QUIET_S:
+        began = time.monotonic()
+        while time.monotonic() - max(self.account.last_answer, began) < _QUIET_S:
             if self._wait(lambda: not self.account.unanswered, 0.1) or self._stop.requested:
                 break
         self._hear_diagnosis()

@@ -65,6 +65,10 @@ class Witness(Node):
         self.create_subscription(Path, "flow_node/path", self._on_path, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
+    def stop(self) -> None:
+        """Look into nothing more."""
+        self._analyst.shutdown(cancel_futures=True)
+
     def finish(self) -> None:
         """Wait for what is still being looked into; raises what went wrong in it."""
         for analysis in self._analyses:

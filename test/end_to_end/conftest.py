@@ -45,9 +45,8 @@ def start_node(start, checkpoint):
 
 @pytest.fixture
 def peer():
-    peer = Peer()
-    yield peer
-    peer.close()
+    with Peer() as peer:
+        yield peer
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ import numpy as np
 
 def _own_domain() -> tuple[int, socket.socket]:
     """A ROS_DOMAIN_ID that no other run of these tests on this machine has: a bound port stands for each."""
-    for domain in range(1, 102):
+    first = random.randrange(101)  # a run that was killed may have left nodes in the one that it had
+    for domain in (1 + (first + k) % 101 for k in range(101)):
         claim = socket.socket()
         try:
             claim.bind(("127.0.0.1", 21900 + domain))
@@ -35,10 +37,12 @@ DOMAIN, _claim = _own_domain()
 SECOND = 1_000_000_000
 STEP = SECOND // 10
 PATIENCE = 60.0  # seconds for anything at all to happen; reached only by tests that fail
+_WHOLE_RUN = 240.0  # seconds for a command to end by itself
 
 
 def environment() -> dict[str, str]:
     """For processes that talk in the domain of these tests only, with the Fast DDS profile."""
+    from zeroflow_core.workers.parent import ending_with_me
     from zeroflow_ros.processes import dds
 
     repository = Path(__file__).resolve().parents[2]
@@ -50,11 +54,11 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONUNBUFFERED": "1",
     }
-    return os.environ | dds.environment() | own
+    return os.environ | dds.environment() | own | ending_with_me()
 
 
 class Process:
-    """A module of ours in a process of its own; what it says goes to a file."""
+    """A module of ours in a process of its own; what it says goes to a file. As a context it is killed at the end."""
 
     def __init__(self, folder: Path, module: str, *arguments: object, **variables: str) -> None:
         self._log = folder / f"{module.rpartition('.')[2]}_{time.monotonic_ns()}.log"
@@ -67,6 +71,12 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def pid(self) -> int:
@@ -91,9 +101,12 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, patience: float = PATIENCE) -> int:
+    def wait(self, patience: float = _WHOLE_RUN) -> int:
         """The exit code, when it ends by itself."""
-        return self._process.wait(patience)
+        try:
+            return self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it runs on after {patience:.0f} s:\n{self.log}") from None
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -102,7 +115,8 @@ class Process:
 
 
 class Peer:
-    """The other side of a node under test: publishes clouds and odometry, hears the answers."""
+    """The other side of a node under test: publishes clouds and odometry, hears the answers. As a context it is closed
+    at the end."""
 
     def __init__(
         self,
@@ -137,6 +151,12 @@ class Peer:
         # /diagnostics is one topic for all nodes.
         name = f"{namespace}/flow_node: flow".lstrip("/")
         hear(DiagnosticArray, "/diagnostics", lambda m: m.status[0].name == name and self.diagnostics.append(m), 100)
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def connect(self, clouds_only: bool = False) -> None:
         """Until the node hears this side, and this side the node, on every topic that matters."""

@@ -146,6 +146,19 @@ def test_stopping_the_demo_stops_its_nodes_and_leaves_nothing_half_written(start
     assert sorted(path.name for path in out.iterdir()) == ["flow_node.log", "replay_node.log"]
 
 
+def test_a_demo_that_is_killed_takes_its_nodes_with_it(start, tmp_path, checkpoint):
+    demo = start("--sweeps", 3, "--checkpoint", checkpoint)
+    deadline = time.monotonic() + PATIENCE
+    logs = [tmp_path / "out" / f"{name}_node.log" for name in ("replay", "flow")]
+    while not all(log.exists() and log.read_text() for log in logs):  # they have begun
+        assert demo.running and time.monotonic() < deadline, demo.log
+        time.sleep(0.02)
+    demo.kill()
+    while own_processes(tmp_path):
+        assert time.monotonic() < deadline, own_processes(tmp_path)
+        time.sleep(0.05)
+
+
 def test_what_cannot_be_played_is_said_in_a_sentence(start, tmp_path):
     demo = start(tmp_path / "nothing_here")
     assert demo.wait() == 1

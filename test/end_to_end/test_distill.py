@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,30 @@ def bag(tmp_path: Path) -> Path:
     return tmp_path / "drive"
 
 
-def _start(*words: object) -> subprocess.Popen[str]:
-    program = "import sys; from zeroflow_core.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "distill", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `zeroflow distill`; what runs on at the end is killed."""
+    started = []
+
+    def start_distill(*words: object) -> subprocess.Popen[str]:
+        program = "import sys; from zeroflow_core.cli.main import main; sys.exit(main())"
+        command = [sys.executable, "-c", program, "distill", *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, env=os.environ, **pipes))
+        return started[-1]
+
+    yield start_distill
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.timeout(2 * PATIENCE)
-def test_a_bag_becomes_a_student_though_the_command_is_killed(bag: Path, tmp_path: Path):
+def test_a_bag_becomes_a_student_though_the_command_is_killed(start, bag: Path, tmp_path: Path):
     out = tmp_path / "run"
     words = "--bag", bag, "--out", out, "--deskew", "never", "--pairs-per-log", 2
     words += "--epochs", 1, "--device", "cpu", "--student", "small"
-    first = _start(*words)
+    first = start(*words)
     deadline = time.monotonic() + PATIENCE
     while not any(out.glob("labels/journal/*/*.jsonl")) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -46,7 +59,7 @@ def test_a_bag_becomes_a_student_though_the_command_is_killed(bag: Path, tmp_pat
     said, _ = first.communicate(timeout=PATIENCE)
     assert first.returncode == -signal.SIGKILL, said
 
-    second = _start(*words)
+    second = start(*words)
     said, _ = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, said
     student, (log,) = out / "student.safetensors", (out / "data" / "sensor" / "train").iterdir()

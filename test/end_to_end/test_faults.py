@@ -199,21 +199,19 @@ ODOMETRY = {
 def node(tmp_path_factory, checkpoint):
     """One for all: whatever one fault leaves behind, the next has to do with."""
     words = ["-r", "__ns:=/faults", "-p", f"checkpoint:={checkpoint}", "-p", "device:=cpu", "-p", "ego_motion:=odom"]
-    node = Process(tmp_path_factory.mktemp("faults"), "zeroflow_ros.flow_node", "--ros-args", *words)
-    node.wait_for("ready: ")
-    yield node
-    node.kill()
+    with Process(tmp_path_factory.mktemp("faults"), "zeroflow_ros.flow_node", "--ros-args", *words) as node:
+        node.wait_for("ready: ")
+        yield node
 
 
 @pytest.fixture(scope="module")
 def peer(node):
-    peer = Peer(namespace="faults")
-    peer.connect()
-    peer.first_s = time.monotonic()
-    peer.counts()
-    _series(peer)  # which is the one before the first
-    yield peer
-    peer.close()
+    with Peer(namespace="faults") as peer:
+        peer.connect()
+        peer.first_s = time.monotonic()
+        peer.counts()
+        _series(peer)  # which is the one before the first
+        yield peer
 
 
 def _counted(peer: Peer, anew: bool = True) -> Counter:

@@ -55,23 +55,21 @@ def _start(folder: Path, name: str, **parameters: object) -> Process:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory, checkpoint):
     wants_reliable = {"qos_overrides./around/points.subscription.reliability": "reliable"}
-    node = _start(tmp_path_factory.mktemp("around"), "around", checkpoint=checkpoint, **wants_reliable)
-    node.wait_for("ready: ")
-    yield node
-    node.kill()
+    with _start(tmp_path_factory.mktemp("around"), "around", checkpoint=checkpoint, **wants_reliable) as node:
+        node.wait_for("ready: ")
+        yield node
 
 
 @pytest.fixture
 def peer(node):
     """After each test every cloud has had its one end, and the node still answers."""
-    peer = Peer(namespace="around")
-    peer.connect()
-    yield peer
-    _series(peer, 900 * HOUR + time.monotonic_ns())
-    counts = peer.counts()
-    assert int(counts["clouds_received"]) == sum(int(counts[name]) for name in Health(None).outcomes())
-    assert counts["internal_error"] == "0" and "Traceback" not in node.log, node.log
-    peer.close()
+    with Peer(namespace="around") as peer:
+        peer.connect()
+        yield peer
+        _series(peer, 900 * HOUR + time.monotonic_ns())
+        counts = peer.counts()
+        assert int(counts["clouds_received"]) == sum(int(counts[name]) for name in Health(None).outcomes())
+        assert counts["internal_error"] == "0" and "Traceback" not in node.log, node.log
 
 
 def _series(peer: Peer, now: int, count: int = 5, points: int = 4000, with_odometry: bool = True) -> int:
@@ -114,7 +112,7 @@ def test_a_subscriber_that_sleeps_holds_nobody_up(peer, tmp_path):
         peer.wait(lambda: peer.node.count_subscribers("flow") == 2, "the slow subscriber")
         start = time.monotonic()
         assert _series(peer, 2 * HOUR, 30, points=20_000) == 29
-        assert time.monotonic() - start < 30 and process.running
+        assert time.monotonic() - start < 50 and process.running  # it sleeps for 60 s
     finally:
         process.kill()
 

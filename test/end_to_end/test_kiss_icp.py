@@ -24,9 +24,8 @@ RAISED = np.float32([0.0, 0.0, 1.4])  # metres, by which the log's points are hi
 
 @pytest.fixture
 def peer():
-    peer = Peer(cloud_topic="unused", odom_topic="unused_odom")
-    yield peer
-    peer.close()
+    with Peer(cloud_topic="unused", odom_topic="unused_odom") as peer:
+        yield peer
 
 
 def test_a_real_drive_without_odometry_and_tf_becomes_flow(tmp_path: Path, peer, test_data):

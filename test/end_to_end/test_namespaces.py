@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -21,23 +22,22 @@ def nodes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nodes")
     checkpoint = tiny_checkpoint(folder / "tiny.safetensors")
     parameters = ("-p", f"checkpoint:={checkpoint}", "-p", "device:=cpu")
-    started = [Process(folder, NODE, "--ros-args", *names, *parameters) for names in (LEFT, RIGHT)]
-    for node in started:
-        node.wait_for("ready: ")
-    yield started
-    for node in started:
-        node.kill()
+    with ExitStack() as started:
+        both = [
+            started.enter_context(Process(folder, NODE, "--ros-args", *names, *parameters)) for names in (LEFT, RIGHT)
+        ]
+        for node in both:
+            node.wait_for("ready: ")
+        yield both
 
 
 @pytest.fixture
 def peers(nodes):
-    left = Peer(namespace="left")
-    right = Peer(namespace="right", cloud_topic="/lidars/right/points", odom_topic="/odometry/right")
-    for peer in (left, right):
-        peer.connect()
-    yield left, right
-    for peer in (left, right):
-        peer.close()
+    away = {"cloud_topic": "/lidars/right/points", "odom_topic": "/odometry/right"}
+    with Peer(namespace="left") as left, Peer(namespace="right", **away) as right:
+        for peer in (left, right):
+            peer.connect()
+        yield left, right
 
 
 def test_each_answers_to_its_own_clouds_alone(nodes, peers):

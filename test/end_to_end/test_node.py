@@ -22,18 +22,16 @@ HOURS = itertools.count(1)
 def shared_node(tmp_path_factory, checkpoint):
     """One node for all tests that want no parameters of their own, in a namespace of its own."""
     parameters = ["-p", f"checkpoint:={checkpoint}", "-p", "device:=cpu", "-p", "ego_motion_timeout:=0.5"]
-    node = Process(tmp_path_factory.mktemp("shared"), NODE, "--ros-args", "-r", "__ns:=/shared", *parameters)
-    node.wait_for("ready: ")
-    yield node
-    node.kill()
+    with Process(tmp_path_factory.mktemp("shared"), NODE, "--ros-args", "-r", "__ns:=/shared", *parameters) as node:
+        node.wait_for("ready: ")
+        yield node
 
 
 @pytest.fixture
 def shared_peer(shared_node):
-    peer = Peer(namespace="shared")
-    peer.connect()
-    yield peer
-    peer.close()
+    with Peer(namespace="shared") as peer:
+        peer.connect()
+        yield peer
 
 
 @pytest.fixture

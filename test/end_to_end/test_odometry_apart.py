@@ -62,6 +62,16 @@ def _cpu_seconds(pid: int) -> float:
     return (int(state[11]) + int(state[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _when_idle(pid: int) -> float:
+    """The processor time it has taken when it takes no more."""
+    deadline, taken = time.monotonic() + PATIENCE, -1.0
+    while (now := _cpu_seconds(pid)) != taken:
+        assert time.monotonic() < deadline, "it is never idle"
+        taken = now
+        time.sleep(1.0)
+    return taken
+
+
 def _cloud(k: int):
     return cloud(street(), 100 * SECOND + k * STEP)
 
@@ -128,8 +138,7 @@ def test_it_has_nothing_to_do_where_odometry_tells(start, peer):
     peer.connect()
     (child,) = _children(node)
     peer.send(_cloud(0), odometry(100 * SECOND))
-    time.sleep(1.0)  # until it has started, which is work
-    before = _cpu_seconds(child)
+    before = _when_idle(child)  # until it has started, which is work
     for k in range(1, 12):
         peer.send(_cloud(k), odometry(100 * SECOND + k * STEP))
     assert peer.counts()["ego_motion"] == "odom"

@@ -114,6 +114,12 @@ def test_other_threads_go_on_while_it_works(odometry):
 # --- a child that fails ------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """On a busy machine one that was killed takes a while to be gone."""
+    monkeypatch.setattr(apart, "_END_S", 10.0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_one_that_was_killed_is_replaced_and_begins_anew(odometry, number: signal.Signals):
     for k in range(3):

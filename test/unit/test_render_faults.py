@@ -285,9 +285,18 @@ def _started(log: Path, out: Path) -> tuple[subprocess.Popen, list[int]]:
     return process, list(map(int, children))
 
 
+def _runs(process: int) -> bool:
+    """Whether it does, and is not merely waited for by nobody."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 def _all_end(processes: list[int]) -> bool:
     deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{one}").exists() for one in processes):
+    while any(map(_runs, processes)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

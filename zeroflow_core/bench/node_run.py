@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.workers.parent import ending_with_me
 
 STAGES = (
     *("receive", "decode", "ego_motion", "odometry", "deskew", "ground", "pair", "inference", "verify"),
@@ -105,4 +106,4 @@ def _environment() -> dict[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_LOCALHOST_ONLY": "1",  # Humble knows only this one
     }
-    return own | os.environ
+    return own | os.environ | ending_with_me()

@@ -169,10 +169,10 @@ class _Child:
         with suppress(subprocess.TimeoutExpired):  # its end of the channel ends a little before itself
             self.process.wait(_END_S)
         code = self.process.poll()
-        how = f"with exit code {code}"
+        how = "" if code is None else f" with exit code {code}"  # None: it is about to end
         if code is not None and code < 0:
-            how = f"by signal {-code} ({signal.strsignal(-code)})"
-        return f"KISS-ICP's process was ended {how} and is replaced"
+            how = f" by signal {-code} ({signal.strsignal(-code)})"
+        return f"KISS-ICP's process was ended{how} and is replaced"
 
     def kill(self) -> None:
         """Whoever waits for it, in any thread, gets a ConnectionError."""

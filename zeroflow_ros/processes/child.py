@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.workers.parent import ending_with_me
 
 
 @contextmanager
 def child(module: str, log: Path, arguments: list[str]) -> Iterator[Child]:
-    """``python -m zeroflow_ros.<module> <arguments>``, which has ended when the block has. For the main thread.
+    """``python -m zeroflow_ros.<module> <arguments>``, which has ended when the block has, and ends when this
+    process is killed. For the main thread.
 
     log: file that its output goes to
     """
@@ -50,6 +53,7 @@ class Child:
         self._output = log.open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"zeroflow_ros.{module}", *arguments],
+            env={**os.environ, **ending_with_me()},
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,

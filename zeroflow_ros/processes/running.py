@@ -14,12 +14,13 @@ from rclpy.signals import SignalHandlerOptions
 
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.memory import keep_memory
+from zeroflow_core.workers.parent import end_with_parent
 from zeroflow_ros.processes import dds
 from zeroflow_ros.processes.shared_memory import remove_leftovers
 
 
 class StopSignal:
-    """Takes over SIGINT and SIGTERM when made.
+    """Takes over SIGINT, SIGTERM and, unless it is ignored as under nohup, SIGHUP (the terminal is gone) when made.
 
     Until `wait_for_it` is called, the first signal raises KeyboardInterrupt in the main thread, which ends a
     start-up that takes seconds. After it, signals only set `requested`, for a loop of spin_once to see. Further
@@ -32,6 +33,8 @@ class StopSignal:
         self._patience: float | None = None
         signal.signal(signal.SIGINT, self._receive)
         signal.signal(signal.SIGTERM, self._receive)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._receive)
 
     def wait_for_it(self, patience: float | None = None) -> None:
         """patience: seconds after a signal in which the process must have ended by itself, or is ended"""
@@ -56,6 +59,7 @@ def run(name: str, body: Callable[[StopSignal], int], args: list[str] | None = N
     """
     keep_memory()
     stop = StopSignal()
+    end_with_parent()
     logger = rclpy.logging.get_logger(name)
     try:
         dds.use_profile()

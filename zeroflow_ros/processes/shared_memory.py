@@ -38,10 +38,13 @@ def remove_leftovers(folder: Path = _FOLDER, young_s: float = _YOUNG_S) -> int:
 
 
 def _is_abandoned(lock: Path, young_s: float) -> bool:
-    """Raises OSError when a living process holds the lock."""
+    """Raises OSError when a living process holds the lock. A young one is not even tried: its process would find it
+    taken."""
     descriptor = os.open(lock, os.O_RDONLY)
     try:
+        if time.time() - os.fstat(descriptor).st_mtime <= young_s:
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return time.time() - os.fstat(descriptor).st_mtime > young_s
+        return True
     finally:
         os.close(descriptor)
