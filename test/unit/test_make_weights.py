@@ -517,10 +517,10 @@ def test_ctrl_c_ends_with_130(tmp_path, monkeypatch, capsys):
 def test_the_recipes_that_come_along_can_be_read(repository):
     plans = {path.stem: read_plan(path) for path in (repository / "config" / "distill").glob("*.json")}
     assert {name: plan.student for name, plan in plans.items()} == {
-        "default": "half", "default-cpu": "small", "default-1x": "1x",
+        "default": "half", "default-1x": "1x", "small": "small",
     }  # fmt: skip
     assert all(name == plan.name for name, plan in plans.items())
-    shared = [(list(plan.chunks()), plan.teacher, plan.ground) for plan in (plans["default"], plans["default-cpu"])]
+    shared = [(list(plan.chunks()), plan.teacher, plan.ground) for plan in (plans["default"], plans["small"])]
     assert shared[0] == shared[1], "they learn from the same labels"
     assert all(plan.training.reverse and not plan.recorded for plan in plans.values())
     chunks = list(plans["default"].chunks())
