@@ -19,6 +19,7 @@ from zeroflow_core.datasets.recording import read_recording
 from zeroflow_core.devices import choose_device
 from zeroflow_core.distillation.judging import judge_held_back
 from zeroflow_core.distillation.labelling.label import Labelled, LabelSettings, check_logs, label
+from zeroflow_core.distillation.labelling.work import threads_kept
 from zeroflow_core.distillation.launching import launch_command
 from zeroflow_core.distillation.pictures import draw_before_after, draw_training
 from zeroflow_core.distillation.report import REPORT as REPORT_FILE
@@ -149,7 +150,7 @@ def distill(
         to_label = _label_settings(settings, logs)
         check_logs(to_label)
         _keep(settings)
-        with _threads_kept():
+        with threads_kept():
             labelled = label(to_label, lambda now: on_progress(LABEL, now))
         _log.info("labels: %s", json.dumps(labelled.manifest["counts"]))
         labels = source_of(out / "labels")
@@ -369,18 +370,6 @@ def _as_plain(settings: DistillSettings) -> dict[str, Any]:
         del told[name]
     told["device"] = settings.device.partition(":")[0]
     return json.loads(json.dumps(told, default=lambda path: str(path.resolve())))  # as a file gives it back
-
-
-@contextmanager
-def _threads_kept() -> Iterator[None]:
-    """The teacher takes one of torch's threads here; the training wants all of them."""
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _LogFile(logging.FileHandler):

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -80,6 +81,18 @@ def _teacher(work: Work) -> Teacher:
     if teacher.device == "cpu":
         torch.set_num_threads(1)  # the same label everywhere; the other cores have pairs of their own
     return teacher
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """For a process that labels by itself and has other work afterwards, which wants all of torch's threads back."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def label_chunk(work: Work, refs: Sequence[PairRef], report: Callable[[Record], None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,12 @@ def make(
     if parts is not None:
         _check_behind(settings, parts)
     telling = Telling(on_progress, on_line, settings.minutes)
-    with held(settings.run, "making weights in", _PATIENCE_S):
-        remove_unfinished(settings.run, [STUDENT, PLAN, CARD, _TABLE])
-        _claim(settings)
+    with ExitStack() as training:
         try:
             with held(settings.out, "simulating or labelling in", _PATIENCE_S):
+                training.enter_context(held(settings.run, "making weights in", _PATIENCE_S))
+                remove_unfinished(settings.run, [STUDENT, PLAN, CARD, _TABLE])
+                _claim(settings)
                 taught = teach(settings, telling)
             _join(settings, parts, taught, telling)
             trained = _train(settings, taught, telling)

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zeroflow_core.datasets.av2 import Log
 from zeroflow_core.distillation.labelling.label import LabelProgress, LabelSettings, label
+from zeroflow_core.distillation.labelling.work import threads_kept
 from zeroflow_core.distillation.making.settings import MakeSettings
 from zeroflow_core.distillation.making.telling import Telling
 from zeroflow_core.distillation.making.truth import write_truth
@@ -71,7 +70,8 @@ def teach(settings: MakeSettings, telling: Telling) -> list[Taught]:
         return _take_truth(settings, simulated, telling)
     groups = [*simulated, *recorded]
     _check_ground(settings, groups)
-    return _label(settings, groups, telling)
+    with threads_kept():
+        return _label(settings, groups, telling)
 
 
 def _simulate(settings: MakeSettings, telling: Telling) -> list[Logs]:
@@ -138,7 +138,7 @@ def _check_ground(settings: MakeSettings, groups: Sequence[Logs]) -> None:
 
 def _label(settings: MakeSettings, groups: Sequence[Logs], telling: Telling) -> list[Taught]:
     telling.begin(LABEL)
-    teacher, threads = settings.plan.teacher, torch.get_num_threads()
+    teacher = settings.plan.teacher
     before, total, taught = 0, sum(len(choose_pairs(group.logs)) for group in groups), []
 
     def on_pair(name: str, first: int, now: LabelProgress) -> None:
@@ -162,7 +162,6 @@ def _label(settings: MakeSettings, groups: Sequence[Logs], telling: Telling) -> 
         before += len(choose_pairs(group.logs))
         source = source_of(how.out, ground=settings.plan.ground)
         taught.append(Taught(group, replace(source, logs=group.logs), manifest))
-    torch.set_num_threads(threads)  # the teacher took one; the training wants all of them
     done, failed = (sum(one.manifest["counts"][kind] for one in taught) for kind in ("labelled", "failed"))
     telling.line(f"labelled {several(done, 'pair')} by {taught[0].source.teacher} in {telling.took}; {failed} failed")
     if failed and not begun:
