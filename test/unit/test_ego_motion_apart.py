@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from process_cases import runs
 
 pytest.importorskip("kiss_icp", reason="kiss-icp is not installed")
 
@@ -56,14 +57,6 @@ def _wait(done: Callable[[], object], what: str) -> None:
     while not done():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.01)
-
-
-def _runs(pid: int) -> bool:
-    """Not, once it is a zombie that its parent has not looked after."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # --- the same as in this process ---------------------------------------------------------------------------
@@ -280,10 +273,10 @@ def test_it_ends_when_the_parent_does(number: signal.Signals):
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     with parent:
         child = int(parent.stdout.readline())
-        assert _runs(child)
+        assert runs(child)
         parent.send_signal(number)
         parent.wait(PATIENCE)
-        _wait(lambda: not _runs(child), "the child to end")
+        _wait(lambda: not runs(child), "the child to end")
 
 
 def test_one_that_hangs_without_parent_ends_itself():

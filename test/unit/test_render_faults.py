@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from bag_cases import START, STEP, cloud_message, odometry_message, record
 from PIL import Image
+from process_cases import runs
 from scene_cases import road
 from typer.testing import CliRunner
 
@@ -285,18 +286,9 @@ def _started(log: Path, out: Path) -> tuple[subprocess.Popen, list[int]]:
     return process, list(map(int, children))
 
 
-def _runs(process: int) -> bool:
-    """Whether it does, and is not merely waited for by nobody."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 def _all_end(processes: list[int]) -> bool:
     deadline = time.monotonic() + 30
-    while any(map(_runs, processes)):
+    while any(map(runs, processes)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

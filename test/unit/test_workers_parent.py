@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from process_cases import runs
 
 from zeroflow_core.workers.parent import end_with_parent, ending_with_me
 
@@ -31,18 +31,11 @@ time.sleep(600)
 """
 
 
-def _runs(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def _ends(process: int, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
-    while _runs(process) and time.monotonic() < deadline:
+    while runs(process) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return not _runs(process)
+    return not runs(process)
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ def start():
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    for child in filter(_runs, children):
+    for child in filter(runs, children):
         os.kill(child, signal.SIGKILL)
 
 
