@@ -9,6 +9,7 @@ Every parameter of the node is a launch argument too; given ones win over params
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import List  # noqa: UP035 launch knows no other list of texts
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -34,9 +35,9 @@ from zeroflow_ros.processes import dds
 ARGUMENTS = {
     "points": ("/lidar/points", "topic of the clouds (sensor_msgs/PointCloud2)"),
     "odom": ("/odom", "topic of the odometry (nav_msgs/Odometry)"),
-    "params_file": ("", "parameters of the flow node; empty for config/flow.yaml of this package"),
+    "params_file": ("", "YAML file with parameters of the flow node; empty for config/flow.yaml of this package"),
     "namespace": ("", "namespace of the nodes and of the topics they publish"),
-    "use_sim_time": ("", "take the time from /clock: true or false; empty for true with a bag, else false"),
+    "use_sim_time": ("", "time from /clock: true or false; empty for true with a bag, else as params_file says"),
     "use_respawn": ("false", "true starts the flow node again, two seconds after it ended by itself"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "rviz": ("false", "true opens RViz with config/flow.rviz"),
@@ -88,13 +89,16 @@ def _start(context: LaunchContext) -> list:
 
 def _flow_node(given: dict[str, str]) -> Node:
     overrides = {entry.name: _parameter(entry, given[entry.name]) for entry in table() if given[entry.name]}
+    if given["use_sim_time"] or given["bag"]:
+        overrides["use_sim_time"] = _sim_time(given)
     return Node(
         package="zeroflow_ros",
         executable="flow_node",
+        name="flow_node",  # or the overrides would be for every node, and lose against what the file says of this one
         namespace=given["namespace"],
         parameters=[
-            given["params_file"] or str(share_file("config/flow.yaml")),
-            {"use_sim_time": _sim_time(given), **overrides},
+            _params_file(given) if given["params_file"] else str(share_file("config/flow.yaml")),
+            *([overrides] if overrides else []),
         ],
         remappings=[("points", given["points"]), ("odom", given["odom"])],
         arguments=["--ros-args", "--log-level", given["log_level"]],
@@ -102,6 +106,14 @@ def _flow_node(given: dict[str, str]) -> Node:
         respawn_delay=2.0,
         output="screen",
     )
+
+
+def _params_file(given: dict[str, str]) -> str:
+    """launch_ros would go on without a file that is not there, and the node with none of its parameters."""
+    path = Path(given["params_file"]).expanduser()
+    if not path.is_file():
+        raise ZeroFlowError(f"launch argument params_file:={given['params_file']}: there is no such file")
+    return str(path)
 
 
 def _parameter(entry: Entry, text: str) -> ParameterValue:
@@ -143,6 +155,7 @@ def _replay(given: dict[str, str]) -> Node:
 
 def _rviz(given: dict[str, str]) -> Node:
     frame = given["fixed_frame"]
+    _require("rviz2", "rviz2")
     return Node(
         package="rviz2",
         executable="rviz2",
@@ -159,11 +172,7 @@ def _rviz(given: dict[str, str]) -> Node:
 
 
 def _foxglove_bridge(given: dict[str, str]) -> Node:
-    try:
-        get_package_prefix("foxglove_bridge")
-    except PackageNotFoundError as error:
-        package = f"ros-{os.environ.get('ROS_DISTRO', '<distribution>')}-foxglove-bridge"
-        raise ZeroFlowError(f"foxglove_bridge is not installed: sudo apt install {package}") from error
+    _require("foxglove_bridge", "foxglove-bridge")
     if not given["foxglove_port"].isdecimal():
         raise ValueError(f"launch argument foxglove_port:={given['foxglove_port']} is no number")
     return Node(
@@ -173,6 +182,14 @@ def _foxglove_bridge(given: dict[str, str]) -> Node:
         parameters=[{"use_sim_time": _sim_time(given), "port": int(given["foxglove_port"])}],
         output="screen",
     )
+
+
+def _require(package: str, name: str) -> None:
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError as error:
+        distribution = os.environ.get("ROS_DISTRO", "<distribution>")
+        raise ZeroFlowError(f"{package} is not installed: sudo apt install ros-{distribution}-{name}") from error
 
 
 def _sim_time(given: dict[str, str]) -> bool:

@@ -45,7 +45,7 @@ from zeroflow_ros.messages.fallback import TFMessage
 from zeroflow_ros.parameters.declared import Parameters
 from zeroflow_ros.parameters.settings import Settings, mounting_pose
 from zeroflow_ros.processes import dds
-from zeroflow_ros.processes.running import StopSignal, run
+from zeroflow_ros.processes.running import StopSignal, destroyed_at_end, run
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -252,7 +252,7 @@ class FlowNode(LifecycleNode):
             self._ego_motion.stop()
         if self._road is not None and not self._road.stop(patience):
             self.get_logger().warning(f"a cloud under way takes longer than {patience} s: not waiting for it")
-        self._road = None
+        self._road = self._pipeline = None
         if self._ego_motion is not None:
             self._ego_motion = self._new_ego_motion()
 
@@ -322,14 +322,16 @@ class _ClusteringLoader:
         threading.Thread(target=self._load, name="open3d", daemon=True).start()
 
     def _load(self) -> None:
-        import scipy.optimize  # noqa: F401
-        import scipy.sparse.csgraph
-        import scipy.spatial  # noqa: F401
-
+        name, advice = "scipy", "install one that fits this numpy"
         try:
+            import scipy.optimize
+            import scipy.sparse.csgraph
+            import scipy.spatial  # noqa: F401
+
+            name, advice = "open3d", "pip install 'open3d==0.19.0'"
             import open3d  # noqa: F401
         except Exception as error:  # of packages that do not fit each other there are all kinds
-            self._health.warn_once(f"no markers, as open3d cannot be imported ({error}): pip install 'open3d==0.19.0'")
+            self._health.warn_once(f"no markers, as {name} cannot be imported ({error}): {advice}")
         else:
             _spare_the_collector()
             self.ready = True
@@ -341,7 +343,9 @@ def _overridable() -> QoSOverridingOptions:
 
 def _spare_the_collector() -> None:
     """What is there by now stays: torch, open3d and scipy are so many objects that going through them takes a quarter
-    of a second, in which nothing else runs, and thousands of new messages a second make that happen often."""
+    of a second, in which nothing else runs, and thousands of new messages a second make that happen often. What stayed
+    before and is of no use any more, such as the clouds of an earlier activation, goes."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 
@@ -362,7 +366,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     def body(stop: StopSignal) -> int:
         try:
-            node = FlowNode()
+            node = destroyed_at_end(FlowNode())
         except (ParameterException, RuntimeError) as error:  # values that rclpy itself refuses
             raise ZeroFlowError(f"the node cannot be made with these parameters: {error}") from error
         if warning is not None:

@@ -28,7 +28,7 @@ from zeroflow_core.moments import Moment
 from zeroflow_core.viewing import require_viewer
 from zeroflow_ros.messages.clouds import nanoseconds
 from zeroflow_ros.messages.moments import MomentReader
-from zeroflow_ros.processes.running import StopSignal, run
+from zeroflow_ros.processes.running import StopSignal, destroyed_at_end, run
 
 _CLOUD, _PATH = "sensor_msgs/msg/PointCloud2", "nav_msgs/msg/Path"
 _FIELDS = ("x", "y", "z", "vx", "vy", "vz")
@@ -36,6 +36,7 @@ _COMPANIONS_S = 3.0  # for a node's other topics to be discovered
 _PATIENCE_S = 5.0  # for a publisher, before something is said
 _WAITING = 10  # flows, when they are recorded: who looks on wants the newest, and who records wants all
 _LONGEST_LATENCY_S = 60.0  # beyond that the stamps are of another clock
+_MOST_LATENCIES = 100
 
 
 class LiveView(Node):
@@ -129,6 +130,8 @@ class LiveView(Node):
         self._is_flow = True
         stamp_ns = nanoseconds(message.header.stamp)
         latency_s = (self.get_clock().now().nanoseconds - stamp_ns) * 1e-9
+        while len(self._latency_ms) > _MOST_LATENCIES:  # of flows that are left out
+            del self._latency_ms[next(iter(self._latency_ms))]
         self._latency_ms[stamp_ns] = latency_s * 1e3 if 0 <= latency_s < _LONGEST_LATENCY_S else None
         self._show(self._reader.add_flow(message))
 
@@ -170,7 +173,7 @@ def _view(options: argparse.Namespace, stop: StopSignal) -> int:
     check_wishes(options.save, options.serve, options.port)
     check_min_speed(options.min_speed)
     stream = rr.RecordingStream("zeroflow")
-    node = LiveView(options.topic, depth=1 if options.save is None else _WAITING)
+    node = destroyed_at_end(LiveView(options.topic, depth=1 if options.save is None else _WAITING))
     stream.send_recording_name(node.topic)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -42,7 +42,7 @@ from zeroflow_core.pairs import Sweep
 from zeroflow_ros.account import Account, around_stamp, header_stamp_ns, with_stamp
 from zeroflow_ros.live.health import ENDS
 from zeroflow_ros.processes.child import child
-from zeroflow_ros.processes.running import StopSignal, run
+from zeroflow_ros.processes.running import StopSignal, destroyed_at_end, run
 
 _MOST_SWEEPS = 60  # of what is recorded; they are kept in memory, 2 MB each
 _SETTLE_S = 0.5  # a publisher may know of a subscriber before that one knows of it, and takes what it publishes
@@ -241,7 +241,7 @@ def _start_and_probe(options: argparse.Namespace, stop: StopSignal) -> dict[str,
 
 
 def _account(options: argparse.Namespace, stop: StopSignal, check: Callable[[], None]) -> dict[str, Any]:
-    probe = Probe(_sweeps(options), options, stop, check)
+    probe = destroyed_at_end(Probe(_sweeps(options), options, stop, check))
     executor = SingleThreadedExecutor()
     executor.add_node(probe)
     # Answers are heard in a thread of their own: their time is what is measured, and so is that of the clouds.

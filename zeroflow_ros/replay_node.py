@@ -26,9 +26,10 @@ from zeroflow_core.datasets.bags import Bag
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_ros.account import header_stamp_ns
 from zeroflow_ros.messages.clouds import nanoseconds
-from zeroflow_ros.processes.running import StopSignal, run
+from zeroflow_ros.processes.running import StopSignal, destroyed_at_end, run
 
-_CLOUD = "sensor_msgs/msg/PointCloud2"
+_CLOUD, _CLOCK = "sensor_msgs/msg/PointCloud2", "/clock"
+_NO_NAME = "_NODE_NAME_UNKNOWN_"  # rmw's, of a node that has not introduced itself yet
 _CLOCK_STEP_NS = 20_000_000
 _LAST_ANSWER_S = 5.0
 # A publisher may know of a subscriber before that one knows of it, and takes what it publishes.
@@ -53,10 +54,13 @@ class ReplayNode(Node):
         self._answered: set[int] = set()
         self._tries = _FIRST_TRIES
         self._last_stamp_ns: int | None = None
-        self._clock_topic = self.create_publisher(Clock, "/clock", 10) if options.clock else None
+        self._awaited_ns: int | None = None  # the cloud whose answer the next one waits for
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Header, "processed", self._on_processed, latched)
         self._outlets = self._advertise()
+        # A clock that was recorded is the one that stamps go by; two would contradict each other.
+        is_own = options.clock and _CLOCK not in self._outlets
+        self._clock_topic = self.create_publisher(Clock, _CLOCK, 10) if is_own else None
         self._clouds = [topic for topic in self._outlets if bag.topics[topic] == _CLOUD]
         if not self._clouds:
             found = ", ".join(f"{topic} ({kind})" for topic, kind in bag.topics.items()) or "none"
@@ -85,6 +89,8 @@ class ReplayNode(Node):
                 raise ZeroFlowError(
                     f"the bag {self._bag.path} has no topic {topic}; its topics: {', '.join(self._bag.topics)}"
                 )
+            if topic == _CLOCK and not self._options.clock and not self._options.topics:
+                continue
             kind = self._bag.topics[topic]
             try:
                 message_type = _message_type(kind)
@@ -129,19 +135,32 @@ class ReplayNode(Node):
         for time_ns, topic, cdr in self._bag.messages(list(self._outlets)):
             first_ns = time_ns if first_ns is None else first_ns
             start += self._keep_pace(time_ns, first_ns, start)
+            if topic in self._clouds:  # poses go on meanwhile: the answer may wait for one behind its cloud
+                self._wait_for_answer()
+                self._answered.clear()
             if self._stop.requested:
                 return True
-            self._answered.clear()
             self._outlets[topic].publish(cdr)
             if topic not in self._clouds:
                 continue
             self._last_stamp_ns = header_stamp_ns(cdr)
-            if self._options.lockstep and self._outlets[topic].get_subscription_count() > 0:
+            if self._options.lockstep and self._is_answered_for(topic):
                 if self._tries > 0 and not self._is_taken():
                     return False
-                self._wait_for_answer(self._last_stamp_ns)
+                self._awaited_ns = self._last_stamp_ns
             advance()
+        self._wait_for_answer()
         return True
+
+    def _is_answered_for(self, topic: str) -> bool:
+        """Whether a node that answers takes clouds of that topic: RViz takes them, too, but answers nothing."""
+        if self._outlets[topic].get_subscription_count() == 0:
+            return False
+        answering = _nodes_of(self.get_publishers_info_by_topic(self.resolve_topic_name("processed")))
+        taking = _nodes_of(self.get_subscriptions_info_by_topic(self._outlets[topic].topic_name))
+        if not answering or _NO_NAME in {name for _, name in answering | taking}:
+            return True  # somebody may
+        return bool(answering & taking)
 
     def _keep_pace(self, time_ns: int, first_ns: int, start: float) -> float:
         """Wait until it is this message's turn, /clock running on meanwhile; returns by how many seconds it is late."""
@@ -171,7 +190,11 @@ class ReplayNode(Node):
         self._tries = 0 if self._answered else self._tries - 1
         return self._tries == 0
 
-    def _wait_for_answer(self, stamp_ns: int) -> None:
+    def _wait_for_answer(self) -> None:
+        """To the cloud before, if there is one to be waited for."""
+        stamp_ns, self._awaited_ns = self._awaited_ns, None
+        if stamp_ns is None:
+            return
         self._spin_until(lambda: stamp_ns in self._answered, time.monotonic() + self._options.answer_timeout)
         if stamp_ns not in self._answered and not self._stop.requested:
             self.unanswered += 1
@@ -201,6 +224,10 @@ class ReplayNode(Node):
             if left <= 0:
                 return
             self._spinner.spin_once(timeout_sec=min(left, 0.05))
+
+
+def _nodes_of(endpoints: list) -> set[tuple[str, str]]:
+    return {(endpoint.node_namespace, endpoint.node_name) for endpoint in endpoints}
 
 
 def _message_type(name: str):
@@ -236,7 +263,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--loop", action="store_true", help="start again at the end, until interrupted")
     parser.add_argument(
-        "--clock", action=argparse.BooleanOptionalAction, default=True, help="publish /clock (default yes)"
+        "--clock",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="publish /clock, as recorded where the bag has it (default yes)",
     )
     parser.add_argument(
         "--lockstep", action="store_true", help="wait for the flow node's answer on 'processed' before the next cloud"
@@ -265,7 +295,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
     def body(stop: StopSignal) -> int:
         with Bag(options.bag) as bag:
-            node = ReplayNode(bag, options, stop)
+            node = destroyed_at_end(ReplayNode(bag, options, stop))
             stop.wait_for_it()
             node.play()
         return 1 if node.unanswered else 0

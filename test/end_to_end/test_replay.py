@@ -119,6 +119,98 @@ def test_clouds_can_be_renamed_and_be_best_effort(start, peer, bag, reliable):
     assert peer.node.count_publishers("/clock") == 0
 
 
+def _recorded_anew(bag: Path, path: Path, change, more=()) -> Path:
+    """The bag's messages at the times, and on the topics, that `change(time_ns, topic)` gives, in the order of time;
+    and `more` messages: time, topic, content."""
+    from rosbags.highlevel import AnyReader
+    from rosbags.rosbag2 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store, messages = get_typestore(Stores.ROS2_HUMBLE), []
+    with AnyReader([bag], default_typestore=store) as reader:
+        for connection, time_ns, cdr in reader.messages():
+            messages += [(*one, connection.msgtype, cdr) for one in change(time_ns, connection.topic)]
+    messages += [(t, topic, one.__msgtype__, store.serialize_cdr(one, one.__msgtype__)) for t, topic, one in more]
+    connections: dict = {}
+    with Writer(path, version=8) as writer:
+        for time_ns, topic, kind, cdr in sorted(messages, key=lambda message: message[0]):
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            writer.write(connections[topic], time_ns, cdr)
+    return path
+
+
+@pytest.mark.parametrize("rate", [0, 4])
+def test_in_lockstep_a_pose_behind_its_cloud_is_not_held_back(start, peer, bag, tmp_path, rate):
+    """An answer may wait for it."""
+    from nav_msgs.msg import Odometry
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from sensor_msgs.msg import PointCloud2
+    from std_msgs.msg import Header
+
+    late = _recorded_anew(
+        bag, tmp_path / "late", lambda t, topic: [(t + (STEP // 2 if topic == "/odom" else 0), topic)]
+    )
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    waiting, poses, answers = [], [0], peer.node.create_publisher(Header, "processed", latched)
+
+    def answer() -> None:
+        while waiting and (poses[-1] >= nanoseconds(waiting[0].stamp) or poses == [0]):
+            answers.publish(waiting.pop(0))
+
+    def on_cloud(message: PointCloud2) -> None:
+        waiting.append(message.header)
+        answer()
+
+    def on_odometry(message: Odometry) -> None:
+        poses.append(nanoseconds(message.header.stamp))
+        answer()
+
+    peer.node.create_subscription(PointCloud2, "/lidar/points", on_cloud, 10)
+    peer.node.create_subscription(Odometry, "/odom", on_odometry, 10)
+    replay = start(REPLAY, late, "--lockstep", "--rate", rate, "--answer-timeout", 10)
+    peer.wait(lambda: not replay.running, "the end of the replay")
+    assert replay.wait() == 0, replay.log
+    assert len(poses) == 1 + SWEEPS and "no answer" not in replay.log
+
+
+def test_in_lockstep_only_what_the_answering_node_takes_is_waited_for(start, start_node, peer, bag, tmp_path):
+    """Somebody looks at the clouds of another scanner, which the flow node does not hear."""
+    two = _recorded_anew(
+        bag,
+        tmp_path / "two",
+        lambda t, topic: [(t, topic), (t + STEP // 2, "/other/points")] if topic == "/lidar/points" else [(t, topic)],
+    )
+    seen = _hear(peer, "/other/points")
+    start_node()
+    replay = start(REPLAY, two, "--lockstep", "--rate", 0)
+    assert replay.wait() == 0, replay.log
+    peer.wait(lambda: len(peer.flows) == SWEEPS - 1 and len(seen) == SWEEPS, "all flows, all clouds of the other")
+    assert "no answer" not in replay.log
+
+
+def test_a_clock_in_the_bag_is_the_only_one(start, peer, bag, tmp_path):
+    from rosbags.typesys import Stores, get_typestore
+    from rosgraph_msgs.msg import Clock
+
+    make = get_typestore(Stores.ROS2_HUMBLE).types
+    ticks = [
+        (100 * SECOND + k * STEP // 4, "/clock", make["rosgraph_msgs/msg/Clock"](
+            make["builtin_interfaces/msg/Time"](12, k)
+        ))
+        for k in range(4 * SWEEPS)
+    ]  # fmt: skip
+    simulated = _recorded_anew(bag, tmp_path / "simulated", lambda t, topic: [(t, topic)], ticks)
+    times: list[tuple[int, int]] = []
+    clouds = _hear(peer)
+    peer.node.create_subscription(Clock, "/clock", lambda told: times.append((told.clock.sec, told.clock.nanosec)), 100)
+    replay = start(REPLAY, simulated, "--rate", 2)
+    peer.wait(lambda: not replay.running, "the end of the replay")
+    assert replay.wait() == 0, replay.log
+    peer.wait(lambda: len(clouds) == SWEEPS, "all clouds")
+    assert times == [(12, k) for k in range(4 * SWEEPS)]
+
+
 def test_topics_can_be_chosen(start, peer, bag):
     _hear(peer)
     replay = start(REPLAY, bag, "--topics", "/lidar/points", "--loop", "--rate", 0)

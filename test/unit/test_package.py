@@ -27,7 +27,7 @@ COMMANDS = {
 }
 BROUGHT_ALONG = {"triton"}  # by CUDA builds of torch; only loaded where there is a GPU
 # Where a distribution and its module differ in name.
-MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml", "rerun-sdk": "rerun"}
+MODULE_OF = {"kiss-icp": "kiss_icp", "pillow": "PIL", "pyyaml": "yaml", "rerun-sdk": "rerun", "tf2_ros_py": "tf2_ros"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_every_foreign_import_is_declared(manifest, repository: Path):
     required += "".join(setup["options.extras_require"][extra] for extra in ("onnx", "train", "ray", "viz"))
     distributions = re.findall(r"^[\w-]+", required, re.MULTILINE)
     declared = {MODULE_OF.get(name, name) for name in distributions}
-    declared |= {dependency.name for dependency in manifest.exec_depends}
+    declared |= {MODULE_OF.get(dependency.name, dependency.name) for dependency in manifest.exec_depends}
     declared |= BROUGHT_ALONG | {"zeroflow_core", "zeroflow_ros", *sys.stdlib_module_names}
 
     undeclared = {

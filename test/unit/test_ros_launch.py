@@ -229,18 +229,34 @@ def test_every_parameter_is_a_launch_argument_that_wins_over_the_file(parameters
         entry.name: f"[{', '.join(entry.default)}]" if entry.kind is tuple else str(entry.default).lower()
         for entry in table()
     }
-    file, values = parameters(params_file="/my/file.yaml", **texts)
-    assert file == "/my/file.yaml"
-    assert values.pop("use_sim_time") is False
+    file, values = parameters(params_file=str(repository / "config" / "flow.yaml"), **texts)
+    assert file == str(repository / "config" / "flow.yaml")
     values = {name: value.value for name, value in values.items()}
     assert values == {**asdict(Settings()), "output_fields": list(Settings().output_fields)}
     assert all(type(values[entry.name]) is (list if entry.kind is tuple else entry.kind) for entry in table())
 
 
 def test_without_arguments_the_file_that_comes_along_says_everything(parameters, repository: Path):
-    file, values = parameters()
+    (file,) = parameters()
     assert Path(file).samefile(repository / "config" / "flow.yaml")
-    assert values == {"use_sim_time": False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), [({"use_sim_time": "true"}, True), ({"bag": "b"}, True), ({"use_sim_time": "false"}, False)]
+)
+def test_the_clock_is_the_file_s_unless_somebody_says_otherwise(parameters, arguments, says):
+    assert parameters(**arguments)[1:] == [{"use_sim_time": says}]
+
+
+def test_what_is_given_is_for_the_node_by_its_name(nodes):
+    """What is for any node loses against what a file says of one."""
+    assert nodes(min_speed="2.0")["flow_node"]["name"] == "flow_node"
+
+
+def test_a_file_below_the_home_folder_is_found(parameters, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "flow.yaml").touch()
+    assert parameters(params_file="~/flow.yaml") == [str(tmp_path / "flow.yaml")]
 
 
 def test_a_number_without_a_point_and_a_text_of_digits_keep_their_types(parameters):
@@ -264,6 +280,8 @@ def test_a_list_of_fields_is_read_with_and_without_brackets(parameters, text: st
     ({"output_fields": "[vx, colour]"}, ZeroFlowError, "output_fields has 'colour'"),
     ({"foxglove": "true"}, ZeroFlowError, "sudo apt install ros-jazzy-foxglove-bridge"),
     ({"file": "launch/foxglove.launch.py"}, ZeroFlowError, "foxglove_bridge is not installed"),
+    ({"rviz": "true"}, ZeroFlowError, "rviz2 is not installed: sudo apt install ros-jazzy-rviz2"),
+    ({"params_file": "/no/such.yaml"}, ZeroFlowError, "params_file:=/no/such.yaml: there is no such file"),
     ({"cpu_fallback": "perhaps"}, ZeroFlowError, "cpu_fallback is 'perhaps', but must be true or false"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused_before_anything_starts(load, monkeypatch, tmp_path, wrong, error, text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,20 @@ def test_the_path_leads_to_where_the_vehicle_is_in_the_frame_of_the_cloud():
         )
     np.testing.assert_allclose(_transform(path.poses[-1].pose).matrix, MOUNT.inverse().matrix, atol=1e-9)
     assert deserialize_message(serialize_message(path), type(path)) == path
+
+
+def test_the_path_is_the_vehicle_s_own_wherever_clouds_are_raised_to():
+    """A student knows the ground at some height; what is raised for it is to be seen nowhere outside."""
+    raised = SE3(np.eye(3), np.array([0.0, 0.0, -0.33]))
+    plain, lowered = Surroundings(), Surroundings()
+    for k in range(3):
+        result = _result(SECOND + k * STEP)
+        sweep = replace(result.frame.sweep, world_SE3_ego=result.frame.sweep.world_SE3_ego @ raised.inverse())
+        frame = replace(result.frame, sweep=sweep, vehicle_SE3_cloud=raised @ MOUNT, raised_m=-0.33)
+        other = replace(result, frame=frame)
+        assert plain.take(result) and lowered.take(other)
+    for one, same in zip(plain.path(result).poses, lowered.path(other).poses, strict=True):
+        np.testing.assert_allclose(_transform(one.pose).matrix, _transform(same.pose).matrix, atol=1e-9)
 
 
 def test_two_paths_chain_by_any_stamp_that_both_have():

@@ -29,6 +29,7 @@ class Frame:
     vehicle_SE3_cloud: from the message's frame into the sweep's
     source:            who told where the vehicle was: odom, tf, kiss_icp or none
     skewed:            the motion that is to be taken out of its points is not known before the next cloud
+    raised_m:          by how much the sweep has been raised (`z_offset`): the vehicle's own frame lies so much higher
     """
 
     message: PointCloud2
@@ -37,6 +38,7 @@ class Frame:
     vehicle_SE3_cloud: SE3
     source: str
     skewed: bool = False
+    raised_m: float = 0.0
 
     @property
     def name(self) -> str:

@@ -242,12 +242,13 @@ class Pipeline:
             self._health.ego_motion_known()
         self._health.facts["ego_motion"] = place.source
         # The offset makes a vehicle frame of its own, so that ego motion stays exact on slopes as well.
-        raised = SE3(np.eye(3), np.array([0.0, 0.0, self._offset(cloud, place.vehicle_SE3_cloud)]))
+        raised_m = self._offset(cloud, place.vehicle_SE3_cloud)
+        raised = SE3(np.eye(3), np.array([0.0, 0.0, raised_m]))
         vehicle_SE3_cloud = raised @ place.vehicle_SE3_cloud
         start = time.perf_counter()
         sweep = to_sweep(cloud, stamp_ns, None, vehicle_SE3_cloud)
         self._health.took("decode", decoding + time.perf_counter() - start)
-        frame = Frame(message, cloud, sweep, vehicle_SE3_cloud, place.source)
+        frame = Frame(message, cloud, sweep, vehicle_SE3_cloud, place.source, raised_m=raised_m)
         if place.world_SE3_vehicle is None:
             world_SE3_ego = self._registered(frame)
         else:

@@ -6,6 +6,7 @@ import numpy as np
 from nav_msgs.msg import Path
 from sensor_msgs.msg import PointCloud2
 
+from zeroflow_core.geometry import SE3
 from zeroflow_core.pairs import Status
 from zeroflow_core.still_map import StillMap
 from zeroflow_ros.live.pipeline import Velocities
@@ -30,7 +31,8 @@ class Surroundings:
         sweep = result.frame.sweep
         if sweep.world_SE3_ego is None:  # nothing seen
             return False
-        self._path.add(sweep.stamp_ns, sweep.world_SE3_ego)
+        raised = SE3(np.eye(3), np.array([0.0, 0.0, result.frame.raised_m]))
+        self._path.add(sweep.stamp_ns, sweep.world_SE3_ego @ raised)  # of the vehicle's own frame, not of the sweep's
         return True
 
     def path(self, result: Velocities) -> Path:
