@@ -31,6 +31,15 @@ def choose_device(device: str) -> str:
     return device
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an exception tells.
+
+    Torch has a class for its own memory on a GPU; for the CPU's, and for what libraries want, only sentences.
+    """
+    signs = "can't allocate memory", "out of memory", "ALLOC_FAILED"
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in signs)
+
+
 PRECISIONS = ("auto", "fp32", "bf16")
 
 

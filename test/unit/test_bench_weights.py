@@ -40,6 +40,7 @@ from zeroflow_core.evaluation.truth import read_truth
 from zeroflow_core.fastflow3d.checkpoint import save_model
 from zeroflow_core.fastflow3d.config import FastFlow3DConfig
 from zeroflow_core.fastflow3d.model import FastFlow3D
+from zeroflow_core.simulation.log import simulate_log
 
 TINY = FastFlow3DConfig(pillar_size=0.8, channels=8, blocks=(1, 1, 1))
 
@@ -178,6 +179,33 @@ def test_students_that_are_verified_can_be_judged_without_it(tmp_path: Path):
     plain = tmp_path / "plain.safetensors"
     save_model(plain, FastFlow3D(FastFlow3DConfig(pillar_size=0.8, channels=8, blocks=(1, 1, 1))), {"ground": "map"})
     assert list(contenders([str(plain)], [], "cpu", unverified=True)) == ["zero", "plain"]
+
+
+def test_weights_in_a_folder_with_an_equals_sign(checkpoint: Path, tmp_path: Path):
+    odd = tmp_path / "lr=0.1" / "mine.safetensors"
+    odd.parent.mkdir()
+    shutil.copy(checkpoint, odd)
+    assert list(contenders([str(odd), f"other={odd}"], [], "cpu")) == ["zero", "mine", "other"]
+
+
+def test_what_a_teacher_has_no_label_for_counts_as_standing(sets: list[WeightSet], tmp_path: Path):
+    one = sets[0]
+    contender = stored(one, tmp_path, lambda truth: (truth.scene_flow.residual, truth.scene_flow.is_valid))
+    for path in tmp_path.rglob("*.feather"):
+        path.unlink()
+    scores = score_set(one, {**contenders([], [one], "cpu"), "silent": contender})
+    for direction in DIRECTIONS:
+        zero, silent = scores["zero"][direction], scores["silent"][direction]
+        assert silent["three_way_epe"] == zero["three_way_epe"] > 0 and silent["coverage"] == 0
+
+
+def test_sweeps_that_are_too_far_apart_are_no_pair_of_a_set(sets: list[WeightSet], tmp_path: Path):
+    log = tmp_path / "gap"
+    simulate_log(log, seed=1, sweeps=5, scanner="small", scene="street")
+    everything = WeightSet("gap", "real", (log,)).pairs
+    (log / "sensors" / "lidar" / f"{Log(log).stamps_ns[1]}.feather").unlink()
+    assert [pair.index for pair in everything] == [0, 1, 2, 3]
+    assert [pair.index for pair in WeightSet("gap", "real", (log,)).pairs] == [1, 2]
 
 
 def test_what_seems_to_move_is_counted_with_and_without_the_ground(sets: list[WeightSet], tmp_path: Path):

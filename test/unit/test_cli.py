@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import zeroflow_core
@@ -50,6 +51,24 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_1(monkeypatch, capsys, tm
     assert said.out == ""
     assert "".join(said.err.split()) == "".join(f"--pc0{missing}:nosuchfile".split())
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore of it."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_ran_out_is_one_sentence_and_exit_code_1(monkeypatch, capsys, error):
+    def greedy(**_):
+        raise error
+
+    monkeypatch.setattr(main, "app", greedy)
+    assert main.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("memory ran out (") and "--device cpu" in said and said.count("\n") == 1
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

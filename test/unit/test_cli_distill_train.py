@@ -112,6 +112,14 @@ def test_several_sources_with_weights(root, tmp_path, asked):
     assert [source.weight for source in asked[0].sources] == [2.5, 1.0]
 
 
+def test_a_folder_with_an_equals_sign_is_a_folder(root, tmp_path, asked):
+    odd = tmp_path / "lr=0.1"
+    odd.symlink_to(root / "labels")
+    assert _run("--labels", odd, "--labels", f"{odd}=2", "--out", tmp_path / "out").exit_code == 0
+    assert [source.weight for source in asked[0].sources] == [1.0, 2.0]
+    assert asked[0].sources[0].labels.forward.parent == odd
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "x", "", "nan", "inf"])
 def test_a_weight_that_is_none(root, tmp_path, asked, weight):
     said = _refused(_run("--labels", f"{root / 'labels'}={weight}", "--out", tmp_path / "out"))

@@ -290,6 +290,14 @@ def test_the_student_says_what_infer_says(clouds, tmp_path, engine, precision):
         np.testing.assert_array_equal(is_valid, inferred["valid"])
 
 
+def test_a_student_that_sees_no_point_is_no_success(clouds, tmp_path):
+    far = tmp_path / "far.npy"
+    np.save(far, np.load(clouds[0]) + [1000.0, 0.0, 0.0])
+    result = _run(far, far, "--method", "student", "--device", "cpu", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and result.stderr.startswith("no point has a flow: ")
+    assert (tmp_path / "out" / "flow.feather").is_file()
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_numbers_beyond_all_measure_are_points_like_others(clouds, tmp_path, monkeypatch):
     for path, huge in zip(clouds, (1e300, 3e38), strict=True):  # beyond a float32, and beyond one in pixels
@@ -316,7 +324,8 @@ def test_a_cloud_without_a_point(tmp_path, method):
     for names in (("none", "some"), ("some", "none"), ("none", "none")):
         clouds = [tmp_path / f"{name}.npy" for name in names]
         result = _run(*clouds, "--method", method, "--device", "cpu", "--out", tmp_path / "out")
-        assert result.exit_code == (method == "nsfp") and not isinstance(result.exception, ZeroFlowError)
+        assert result.exit_code == (method == "nsfp" or names[0] == "none")
+        assert not isinstance(result.exception, ZeroFlowError)
         count = len(np.load(clouds[0]))
         assert _rows(result.stdout)["points"] == str(count)
         read_stored_flow(tmp_path / "out" / "flow.feather", count)

@@ -184,6 +184,48 @@ def test_a_mistake_leaves_nothing(data: Path, tmp_path: Path, change: dict, says
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["training", "evaluation"])
+def test_folders_that_no_run_made_stay(data: Path, tmp_path: Path, name: str):
+    kept = tmp_path / "run" / name / "student.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("weeks of work")
+    with pytest.raises(ZeroFlowError, match=f"run holds {name} but no config.json.*choose another --out"):
+        distill(DistillSettings(LogSource(data), tmp_path / "run", device="cpu"))
+    assert kept.read_text() == "weeks of work" and [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+def test_a_mistake_leaves_the_log_that_was_there(data: Path, tmp_path: Path):
+    (tmp_path / "log.txt").write_text("mine\n")
+    with pytest.raises(ZeroFlowError):
+        distill(DistillSettings(LogSource(Path("missing")), tmp_path, device="cpu"))
+    assert (tmp_path / "log.txt").read_text().startswith("mine\n")
+
+
+def test_logs_that_don_t_tell_the_truth_do_not_end_a_run(data: Path, tmp_path: Path, caplog):
+    """Labels without a map: of what was learned from, and of the split that is judged by unasked."""
+    root = shutil.copytree(data, tmp_path / "data")
+    shutil.rmtree(root / "sensor" / "train" / "b")
+    for log in (root / "sensor" / "train" / "a", root / "sensor" / "val" / "c"):
+        shutil.rmtree(log / "map")
+        shutil.rmtree(log / "flow_labels")
+        (log / "flow_labels.feather").unlink(missing_ok=True)
+    settings = DistillSettings(
+        LogSource(root), tmp_path / "run", epochs=1, teacher_config=QUICK, device="cpu", held_back=0.5
+    )
+    done = distill(settings)
+    assert done.report.is_file() and done.metrics == {} and not (tmp_path / "run" / "evaluation").exists()
+    assert "c is not judged by: " in caplog.text
+
+
+def test_a_damaged_log_to_judge_by_is_told_before_the_work(data: Path, tmp_path: Path):
+    root = shutil.copytree(data, tmp_path / "data")
+    for sweep in (root / "sensor" / "val" / "c" / "sensors" / "lidar").iterdir():
+        sweep.unlink()
+    with pytest.raises(ZeroFlowError, match="c"):
+        distill(DistillSettings(LogSource(root), tmp_path / "run", device="cpu"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_map_that_is_not_there_is_missed_before_the_run_begins(data: Path, tmp_path: Path):
     log = tmp_path / "data" / "sensor" / "train" / "a"
     shutil.copytree(data / "sensor" / "train" / "a", log, ignore=shutil.ignore_patterns("map"))

@@ -29,6 +29,7 @@ from zeroflow_core.evaluation.results import DEFINITIONS
 from zeroflow_core.evaluation.run import evaluate
 from zeroflow_core.files import locked
 from zeroflow_core.pairs import Flow, Status
+from zeroflow_core.playback.runs import read_run
 from zeroflow_core.simulation.log import simulate_log
 
 SLOW = """
@@ -343,12 +344,16 @@ def test_another_checkpoint_is_another_run(root, tmp_path):
     assert "student default (reference, fp32, cpu, ground: patchwork, verified)" in outcome.metrics["run"]["name"]
     assert outcome.metrics["run"]["checkpoint"] == str(checkpoint)
     again = replace(settings, checkpoint=os.path.relpath(checkpoint))  # the same file by another name
-    assert evaluate(again, tmp_path / "out").metrics["run"]["num_pairs"] == 2
+    metrics = evaluate(again, tmp_path / "out").metrics
+    assert metrics["run"]["num_pairs"] == 2 and metrics["run"]["checkpoint"] == str(checkpoint.resolve())
+    assert read_run(tmp_path / "out").method["checkpoint"] == str(checkpoint.resolve())
     model, metadata = load_model(checkpoint)
     save_model(checkpoint, model, metadata | {"note": "trained longer"}, half=True)
     run._method.cache_clear()
     with pytest.raises(ZeroFlowError, match="another run .its checkpoint's sha256 is"):
         evaluate(settings, tmp_path / "out")
+    with pytest.raises(ZeroFlowError, match="student.safetensors has changed since the evaluation in .*out"):
+        read_run(tmp_path / "out")
 
 
 @pytest.mark.parametrize("streaming", ["none", "anchored"])

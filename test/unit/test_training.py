@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -312,11 +313,21 @@ def test_a_finished_training_is_left_as_it_is(settings, monkeypatch):
         ({"recipe": quick(learning_rate=5e-4)}, "its recipe.learning_rate is 0.001, not 0.0005"),
         ({"seed": 3}, "its seed is 0, not 3"),
         ({"held_back": 0.4}, r"its pairs is \['5 \(\w+\)'\], not \['4 \(\w+\)'\]"),
+        ({"sources": "other ground"}, "its ground is none, not patchwork"),
+        ({"student": "a checkpoint"}, r"its start is drawn, not \w+"),
+        ({"validation": "a log"}, r"its validation is 0 labelled pairs .*, not 1 labelled"),
     ],
 )
-def test_another_training_is_refused(settings, change, words):
+def test_another_training_is_refused(settings, tmp_path, change, words):
     train(settings)
     before = (settings.out / "last.ckpt").read_bytes()
+    if "sources" in change:
+        change = {"sources": (replace(settings.sources[0], ground="patchwork"),)}
+    elif "student" in change:
+        change = {"student": str(settings.out / "best.ckpt")}
+    elif "validation" in change:
+        simulate_log(tmp_path / "val" / "one", seed=3, sweeps=2, scanner="small", scene="junction")
+        change = {"validation": (tmp_path / "val" / "one",)}
     with pytest.raises(ZeroFlowError, match=f"belongs to another training .*{words}.*choose another --out") as caught:
         train(replace(settings, **change))
     assert "\n" not in str(caught.value) and (settings.out / "last.ckpt").read_bytes() == before
@@ -380,7 +391,7 @@ def test_without_an_average_it_is_the_student():
 def test_the_checkpoint_holds_the_average_and_the_student(settings):
     train(replace(settings, recipe=quick(ema=0.9)))
     content = torch.load(settings.out / "last.ckpt", weights_only=True)["zeroflow_training"]
-    states, _ = load_state(settings.out / "last.ckpt", json.loads(content["identity"]), "cpu")
+    states, _ = load_state(settings.out / "last.ckpt", json.loads(content["identity"]))
     weights = _weights(settings.out / "last.ckpt")
     key = "model.head.decoder.0.weight"
     assert torch.equal(states["average"][key], weights[key]) and not torch.equal(states["student"][key], weights[key])
@@ -536,6 +547,7 @@ def test_a_loss_that_is_no_number_is_told(settings, monkeypatch):
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ],
 )
@@ -548,6 +560,22 @@ def test_when_memory_runs_out_it_says_what_to_do(settings, monkeypatch, error, m
     with pytest.raises(ZeroFlowError, match=f"memory ran out on cpu .*{advice}") as caught:
         train(replace(settings, micro_batch=micro_batch))
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_read_where_there_is_memory_for_it(settings, monkeypatch):
+    """A GPU that others fill would be told of as a damaged file, and the advice is to remove it."""
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    places, load = [], torch.load
+
+    def look(path, *, map_location, **how):
+        places.append(map_location)
+        return load(path, map_location=map_location, **how)
+
+    monkeypatch.setattr("zeroflow_core.distillation.training.state.torch.load", look)
+    assert train(settings).steps == 6 and set(places) == {"cpu"}
 
 
 def test_other_errors_are_not_taken_for_it(settings, monkeypatch):
@@ -591,6 +619,15 @@ def test_a_full_disk_leaves_the_last_checkpoint(settings, monkeypatch, when):
     assert train(settings).steps == 6
 
 
+@pytest.mark.parametrize("name", ["curves.csv", "validation.csv"])
+def test_somebody_s_tables_stay(settings, name):
+    settings.out.mkdir()
+    (settings.out / name).write_text("time,step\n1.5,3\n")
+    with pytest.raises(ZeroFlowError, match=f"{name} is in the way: no training has written it"):
+        train(settings)
+    assert (settings.out / name).read_text() == "time,step\n1.5,3\n"
+
+
 def test_a_folder_that_can_t_be_made_is_told(settings, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ZeroFlowError, match="cannot write to .*file/out"):
@@ -622,6 +659,31 @@ def test_with_tensorboard_its_curves_are_there(settings, monkeypatch):
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
     written = [event.value for event in events.Scalars("loss")]
     assert written == pytest.approx([float(row["loss"]) for row in _table(settings.out / "curves.csv")])
+
+
+def test_tensorboard_s_file_is_closed_however_it_ends(settings, monkeypatch):
+    closed = []
+
+    class Board:
+        def add_scalar(self, *_):
+            pass
+
+        def close(self):
+            closed.append(True)
+
+    monkeypatch.setattr(fitting, "open_board", lambda folder, step: Board())
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    assert closed == [True]
+
+
+def test_what_verifies_is_missed_before_the_work(settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zeroflow_core.verification.kernels", None)
+    with pytest.raises(ZeroFlowError, match="needs numba"):
+        train(replace(settings, recipe=quick(refine=True)))
+    assert not settings.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -706,3 +768,16 @@ def test_labelled_logs_are_scored_as_evaluate_does(settings, tmp_path):
 def test_logs_without_labels_can_t_validate(settings):
     with pytest.raises(ZeroFlowError, match="no pair .* has labels to validate by"):
         train(replace(settings, validation=settings.sources[0].logs))
+
+
+def test_pairs_whose_labels_don_t_tell_the_truth_are_not_validated_by(settings, tmp_path, caplog):
+    good, bad = (tmp_path / "sensor" / "val" / name for name in ("good", "bad"))
+    for log in (good, bad):
+        simulate_log(log, seed=3, sweeps=3, scanner="small", scene="junction")
+    shutil.rmtree(bad / "map")
+    shutil.rmtree(bad / "flow_labels")  # annotations.feather stays, but nothing tells the ground
+    done = train(replace(settings, validation=(bad, good), recipe=quick(epochs=1)))
+    assert done.figures["val/three_way_epe"] is not None
+    assert "2 of 4 pairs are not validated by: " in caplog.text and "map" in caplog.text
+    with pytest.raises(ZeroFlowError, match="no pair of .*val has labels to validate by .*map.*leave it out"):
+        train(replace(settings, out=tmp_path / "other", validation=(bad,)))

@@ -26,7 +26,7 @@ def distillation(
     logs: Annotated[int, typer.Option(min=1, help="Simulated logs to learn from.")] = 72,
     sweeps: Annotated[int, typer.Option(min=2, help="Of each log.")] = 4,
     judged: Annotated[int, typer.Option(min=1, help="Further simulated logs, to judge by.")] = 12,
-    student: Annotated[str, typer.Option(help="small, 1x or xl; auto is 1x on a GPU, else small.")] = "auto",
+    student: Annotated[str, typer.Option(help="small, half, 1x or xl; auto is 1x on a GPU, else small.")] = "auto",
     recipe: Annotated[str, typer.Option(help="fast, published, or a .json file with changes.")] = "fast",
     epochs: Annotated[int | None, typer.Option(min=1, help="Else as many as the recipe has.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",

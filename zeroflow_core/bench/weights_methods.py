@@ -51,7 +51,11 @@ class Stored:
     def flows(self, log: Log, i: int) -> tuple[dict[str, Flow], None]:
         """As Live.flows, in the directions that are there; how long they took is not known."""
         first, second = (mark_ground(log.sweep(k), no_ground) for k in (i, i + 1))
-        forward, reverse = self.labels.read(log, i)
+        if self.labels.has(log, i):
+            forward, reverse = self.labels.read(log, i)
+        else:  # the teacher had nothing to go by
+            forward = np.full((len(first.points), 3), np.nan, dtype=np.float32)
+            reverse = None if self.labels.reverse is None else np.full((len(second.points), 3), np.nan, np.float32)
         flows = {FORWARD: _as_flow(forward, make_pair(first, second))}
         if reverse is not None:
             flows[REVERSE] = _as_flow(reverse, make_pair(second, first))
@@ -83,7 +87,7 @@ def contenders(
     methods = {ZERO: make_method(Settings(Path(), method="zero"))}
     for words in checkpoints:
         name, equals, path = words.partition("=")
-        if not equals:
+        if not equals or Path(words).is_file():
             name, path = Path(words).stem, words
         if not name or name in (*methods, TEACHER):
             raise ZeroFlowError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroflow_core.datasets.av2 import Log, find_logs
-from zeroflow_core.distillation.pairs import PairRef
+from zeroflow_core.distillation.pairs import PairRef, choose_pairs
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.evaluation.truth import has_labels
 from zeroflow_core.simulation.logs import MIXED, simulate_logs
@@ -24,7 +24,7 @@ class WeightSet:
     """
     name: such as av2, tri-b0157d97, worlds-hdl64, static-hdl64
     kind: one of REAL, WORLDS, STATIC: recorded, simulated traffic, and simulated with nothing but the ego in motion
-    logs: folders of the labelled logs; every pair of consecutive sweeps counts
+    logs: folders of the labelled logs, whose pairs are those that a teacher labels
     """
 
     name: str
@@ -33,7 +33,7 @@ class WeightSet:
 
     @property
     def pairs(self) -> list[PairRef]:
-        return [PairRef(log, i) for log in self.logs for i in range(len(Log(log)) - 1)]
+        return choose_pairs(self.logs)
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def _ros_only() -> Finding:
     if not missing:
         return Finding("tf, launch", ", ".join(_ROS_ONLY))
     advice = (
-        "only a ROS 2 installation has these; without them ego motion comes from odometry instead of /tf, "
+        "only a ROS 2 installation has these; without them ego motion comes from odometry or the clouds, not from /tf, "
         "and the node starts with python3 -m zeroflow_ros.flow_node instead of ros2 launch"
     )
     return Finding("tf, launch", f"missing: {', '.join(missing)}", advice)

@@ -101,6 +101,7 @@ def flow(
     from zeroflow_core.cli.flow_result import FILES, Result, print_result, write_result
     from zeroflow_core.cli.pair_source import find_pair
     from zeroflow_core.evaluation.methods import Settings, TeacherMethod, make_method
+    from zeroflow_core.evaluation.truth import as_estimate
     from zeroflow_core.files import remove_unfinished
     from zeroflow_core.ground import mark_ground
     from zeroflow_core.pairs import make_pair
@@ -147,8 +148,11 @@ def flow(
     names = write_result(result, out)
     print_result(result, Console(highlight=False))
     print(f"{out / names[0]}, with {', '.join(names[1:])} beside it")
-    if label is not None and label.problem is not None:
-        _say(f"no point has a flow: {label.problem}")
+    problem = None if label is None else label.problem
+    if problem is None and not as_estimate(flow_of_pair).covered.any():
+        problem = "all are ground, out of the student's range, or not finite"
+    if problem is not None:
+        _say(f"no point has a flow: {problem}")
         raise typer.Exit(1)
 
 

@@ -65,11 +65,22 @@ def main() -> int:
     """Run the command line.
 
     Returns:
-        1 after a user's mistake, told in one sentence on stderr. Success and misused options leave by
-        SystemExit; any other exception is a bug and keeps its traceback.
+        1 after a user's mistake, or when memory ran out, told in one sentence on stderr. Success and misused options
+        leave by SystemExit; any other exception is a bug and keeps its traceback.
     """
     try:
         app(prog_name="zeroflow")
     except ZeroFlowError as error:
-        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+        _complain(str(error))
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        from zeroflow_core.devices import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _complain(f"memory ran out ({why}); end what else uses it, or try --device cpu where that is a GPU's")
     return 1
+
+
+def _complain(sentence: str) -> None:
+    Console(stderr=True).print(Text(sentence, style="red"), soft_wrap=True)

@@ -11,7 +11,7 @@ from zeroflow_core.distillation.pairs import PairRef, evenly
 from zeroflow_core.evaluation import av2_2023, av2_2024
 from zeroflow_core.evaluation.methods import Method, Settings, make_method
 from zeroflow_core.evaluation.tally import Tally, add
-from zeroflow_core.evaluation.truth import as_estimate, has_labels, read_truth
+from zeroflow_core.evaluation.truth import as_estimate, has_labels, read_truth, truth_problem
 from zeroflow_core.ground import mark_ground
 from zeroflow_core.pairs import make_pair
 
@@ -28,8 +28,8 @@ def judge_held_back(
     labels:     of the teacher
     checkpoint: of the student
 
-    Returns by method the FIGURES: metres by av2-2023, and the ratio mean_dynamic by av2-2024. Empty where no pair's log
-    has labels of its own.
+    Returns by method the FIGURES: metres by av2-2023, and the ratio mean_dynamic by av2-2024. Empty where no pair has
+    labels of its own that tell the truth.
 
     Raises:
         ZeroFlowError: a file that is missing or damaged.
@@ -39,6 +39,7 @@ def judge_held_back(
         if pair.log not in labelled:
             labelled[pair.log] = has_labels(Log(pair.log))
     pairs = evenly([pair for pair in held_back if labelled[pair.log]], _MOST)
+    pairs = [pair for pair in pairs if truth_problem(Log(pair.log), pair.index) is None]
     if not pairs:
         return {}
     root = pairs[0].log.parent

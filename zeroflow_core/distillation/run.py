@@ -21,6 +21,7 @@ from zeroflow_core.distillation.judging import judge_held_back
 from zeroflow_core.distillation.labelling.label import Labelled, LabelSettings, check_logs, label
 from zeroflow_core.distillation.labelling.work import threads_kept
 from zeroflow_core.distillation.launching import launch_command
+from zeroflow_core.distillation.pairs import evenly
 from zeroflow_core.distillation.pictures import draw_before_after, draw_training
 from zeroflow_core.distillation.report import REPORT as REPORT_FILE
 from zeroflow_core.distillation.report import Facts, write_report
@@ -32,11 +33,12 @@ from zeroflow_core.distillation.training.train import Trained, TrainSettings, la
 from zeroflow_core.errors import ZeroFlowError, differences
 from zeroflow_core.evaluation import run as evaluation
 from zeroflow_core.evaluation.methods import Settings
-from zeroflow_core.evaluation.truth import has_labels
+from zeroflow_core.evaluation.truth import has_labels, truth_problem
 from zeroflow_core.fastflow3d.checkpoint import NAMES, checkpoint_file, load_model
 from zeroflow_core.fastflow3d.config import SIZES
 from zeroflow_core.files import held, new_file, remove_unfinished, writing_to
 from zeroflow_core.nsfp.config import TeacherConfig
+from zeroflow_core.verification.flows import prepare as prepare_verification
 from zeroflow_core.version import VERSION
 
 STAGES = IMPORT, LABEL, TRAIN, EVALUATE, REPORT = "import", "label", "train", "evaluate", "report"
@@ -44,6 +46,7 @@ CONFIG, LOG = "config.json", "log.txt"
 TRAINING, EVALUATION = "training", "evaluation"
 STUDENT, CURVES, BEFORE_AFTER = "student.safetensors", "curves.png", "before_after.png"
 
+_LOOKED_AT = 8  # pairs of a log with labels, before it is taken for one that can't be judged by
 _PATIENCE_S = 15.0  # for what is left of a run that was killed
 _BEGAN_WITH = "labels.txt"  # in the training's folder: tells the labels that it began with from others
 
@@ -114,7 +117,8 @@ def resolved(settings: DistillSettings) -> DistillSettings:
     _label_settings(settings, [])
     if settings.source.bag is not None and settings.ground == "map":
         raise ZeroFlowError("a bag has no map with ground heights; choose --ground patchwork")
-    _recipe(settings)
+    if _recipe(settings).refine:
+        prepare_verification()
     if not 0 <= settings.held_back < 1:
         raise ZeroFlowError(f"what is held back is a share from 0 to below 1, not {settings.held_back}")
     student = settings.student
@@ -219,7 +223,7 @@ def _forget_other_labels(out: Path, labels: Source) -> None:
 def _labelled(settings: DistillSettings) -> tuple[Path, ...]:
     """The logs to judge by."""
     if settings.val:
-        logs = tuple(log for log in settings.val if has_labels(Log(log)))
+        logs = tuple(log for log in settings.val if _tells_truth(Log(log)))
         if not logs:
             raise ZeroFlowError(f"no log in {settings.val[0].parent} has labels to judge by; give another --val")
         return logs
@@ -227,9 +231,24 @@ def _labelled(settings: DistillSettings) -> tuple[Path, ...]:
     if root is None or settings.source.split == "val":
         return ()
     try:
-        return tuple(log for log in find_split(root, "val") if has_labels(Log(log)))
+        logs = find_split(root, "val")
     except ZeroFlowError:  # there is none, and nobody asked for one
         return ()
+    return tuple(log for log in logs if _tells_truth(Log(log)))
+
+
+def _tells_truth(log: Log) -> bool:
+    """Whether a log can be judged by, as far as some of its pairs tell."""
+    some = evenly(range(len(log) - 1), _LOOKED_AT)
+    if not some or not has_labels(log):
+        return False
+    problem = ""
+    for i in some:
+        problem = truth_problem(log, i)
+        if problem is None:
+            return True
+    _log.warning("%s is not judged by: %s", log.path, problem)
+    return False
 
 
 def _evaluate(
@@ -311,19 +330,25 @@ def _opened(out: Path, settings: DistillSettings) -> Iterator[None]:
         with writing_to(out):
             _check_same(out, settings)
             remove_unfinished(out, [CONFIG, STUDENT, CURVES, BEFORE_AFTER, REPORT_FILE])
+            remove_unfinished(out / "prepared")
+            logged = (out / LOG).exists()
             stack.enter_context(_logged(out / LOG))
         try:
             yield
         except BaseException as error:
             _log.info("stopped: %s", str(error) or type(error).__name__)
             if not (out / CONFIG).exists():
-                _leave(out, made)
+                _leave(out, made, logged)
             raise
 
 
-def _leave(out: Path, made: bool) -> None:
-    """Remove what a run that came to nothing has made. Imported logs stay: the next run would import them again."""
-    (out / LOG).unlink(missing_ok=True)
+def _leave(out: Path, made: bool, logged: bool) -> None:
+    """Remove what a run that came to nothing has made. Imported logs stay: the next run would import them again.
+
+    made, logged: whether it was this run that made the folder, and whether there was a log before
+    """
+    if not logged:
+        (out / LOG).unlink(missing_ok=True)
     folders = [out / "data" / IMPORTED, *(out / "data" / IMPORTED).parents]
     for folder in folders[: folders.index(out) + made]:
         with suppress(OSError):  # not empty, or not there
@@ -333,6 +358,11 @@ def _leave(out: Path, made: bool) -> None:
 def _check_same(out: Path, settings: DistillSettings) -> None:
     path, here = out / CONFIG, _as_plain(settings)
     if not path.exists():
+        others = next((name for name in (TRAINING, EVALUATION, STUDENT) if (out / name).exists()), None)
+        if others is not None:  # labels and imported logs may be there; this would be replaced
+            raise ZeroFlowError(
+                f"{out} holds {others} but no {CONFIG}, so it was not made by a run like this; choose another --out"
+            )
         return
     try:
         there = dict(json.loads(path.read_text())["settings"])

@@ -285,13 +285,20 @@ def _described(tasks: Sequence[_Task], method: Method, jobs: int) -> dict:
     return {
         "method": settings.method,
         "name": method.name,
-        "checkpoint": settings.checkpoint if settings.method == "student" else None,
+        "checkpoint": _anywhere(settings.checkpoint) if settings.method == "student" else None,
         "data": str(settings.data),
         "split": settings.split,
         "jobs": jobs,
         "notes": notes if unmapped else [],
         "version": VERSION,
     }
+
+
+def _anywhere(checkpoint: str) -> str:
+    """A name as it is, and a path as other folders know it."""
+    from zeroflow_core.fastflow3d.checkpoint import NAMES, checkpoint_file
+
+    return checkpoint if checkpoint in NAMES else str(checkpoint_file(checkpoint).resolve())
 
 
 def _digest_of(path: Path) -> str:

@@ -113,6 +113,18 @@ def has_labels(log: Log) -> bool:
     return log.has_annotations or log.has_flow_labels
 
 
+def truth_problem(log: Log, i: int) -> str | None:
+    """Why read_truth can't tell the truth of that pair, or None where it can.
+
+    A log may have labels for some pairs alone, or no map.
+    """
+    try:
+        read_truth(log, i)
+    except (ZeroFlowError, ImportError) as error:  # av2, which knows the categories, may not be installed
+        return str(error)
+    return None
+
+
 def read_truth(log: Log, i: int) -> PairTruth:
     """The truth of the pair of sweeps `i` and `i` + 1: from the log's flow labels, else from its cuboids.
 

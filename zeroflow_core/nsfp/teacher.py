@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zeroflow_core.devices import choose_device, choose_precision
+from zeroflow_core.devices import choose_device, choose_precision, is_out_of_memory
 from zeroflow_core.errors import ZeroFlowError
 from zeroflow_core.geometry import SE3
 from zeroflow_core.nsfp.config import TeacherConfig, teacher_config
@@ -150,7 +150,7 @@ class Teacher:
             with _single_precision():
                 return self._optimise_at_once(clouds, on_iteration)
         except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(clouds) == 1:
                 return ["memory ran out with this pair alone"]
@@ -217,12 +217,6 @@ def _problem_of(pc0: torch.Tensor, pc1: torch.Tensor, config: TeacherConfig) -> 
 def _meet(pc0: torch.Tensor, pc1: torch.Tensor, truncation: float) -> bool:
     """Whether any point of pc0 has one of pc1 within the truncation (m²)."""
     return bool(((pc0 - pc1[NearestNeighbours(pc1)(pc0)]).square().sum(dim=1) < truncation).any())
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch has a class for its own memory on a GPU; for the CPU's, and for what libraries want, only sentences."""
-    signs = "can't allocate memory", "out of memory", "ALLOC_FAILED"
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in signs)
 
 
 def _as_label(seen: _Seen, config: TeacherConfig, outcome: Optimised | str | None) -> Label:

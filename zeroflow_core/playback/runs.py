@@ -10,6 +10,8 @@ from typing import Any
 
 from zeroflow_core.datasets.av2 import find_split
 from zeroflow_core.errors import ZeroFlowError
+from zeroflow_core.evaluation.methods import digest
+from zeroflow_core.fastflow3d.checkpoint import checkpoint_file
 from zeroflow_core.nsfp.config import CONFIGS, METHODS, teacher_config
 
 _EVALUATION, _METRICS = "run.json", "metrics.json"
@@ -52,6 +54,7 @@ def _evaluation(folder: Path) -> Run:
     method: dict[str, Any] = {"method": here.get(str, "method"), "ground": here.get(str, "ground", default=None)}
     if method["method"] == "student":
         method["checkpoint"] = metrics.get(str, "run", "checkpoint", default="default")
+        _check_digest(folder, method["checkpoint"], here.get(str, "checkpoint's sha256", default=""))
         method |= {name: here.get(str, name, default=None) for name in _OF_STUDENTS}
         method["verify"] = here.get(str, "verify", default="never")  # as of runs from before there was such a thing
     elif method["method"] in METHODS:
@@ -66,6 +69,15 @@ def _evaluation(folder: Path) -> Run:
         [there[log] for log in worst_first if log in there],
         {name: word for name, word in method.items() if word is not None},
     )
+
+
+def _check_digest(folder: Path, checkpoint: str, sha256: str) -> None:
+    path = checkpoint_file(checkpoint)
+    if sha256 and path.is_file() and digest(path) != sha256:
+        raise ZeroFlowError(
+            f"checkpoint {checkpoint} has changed since the evaluation in {folder}; evaluate it again, or give a log "
+            "or a bag itself"
+        )
 
 
 def _teacher_config(teacher: str, here: _Content) -> str | None:

@@ -52,7 +52,7 @@ def distill(
     deskew: Deskew = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for all that comes out; an interrupted run goes on.")] = None,
     student: Annotated[
-        str, typer.Option(help="1x or xl (the published sizes), small, a checkpoint, or auto: 1x on a GPU, else small.")
+        str, typer.Option(help="1x or xl (the paper's), half, small, a checkpoint, or auto: 1x on a GPU, else small.")
     ] = "auto",
     recipe: Annotated[
         str, typer.Option(help="How the student trains: fast, published, or a .json file with changes.")

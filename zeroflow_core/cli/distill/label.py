@@ -140,7 +140,7 @@ def _names_in(file: Path | None) -> list[str]:
     if file is None:
         return []
     try:
-        names = file.read_text().split()
+        names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ZeroFlowError(f"--logs {file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not names:

@@ -28,7 +28,7 @@ def train(
     ] = None,
     split: Annotated[str, typer.Option(help="Of --data.")] = "train",
     student: Annotated[
-        str, typer.Option(help="1x or xl (the published sizes), small (for CPUs), or a checkpoint to start from.")
+        str, typer.Option(help="1x or xl (the paper's), half, small (for CPUs), or a checkpoint to start from.")
     ] = "1x",
     recipe: Annotated[
         str, typer.Option(help="fast, published (50 epochs at a constant small rate), or a .json file with changes.")
@@ -106,7 +106,7 @@ def train(
 
 def _weighed(entry: str) -> tuple[Path, float]:
     folder, sign, weight = entry.rpartition("=")
-    if not sign:
+    if not sign or Path(entry).is_dir():
         return Path(entry), 1.0
     try:
         value = float(weight)

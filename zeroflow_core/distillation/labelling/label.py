@@ -106,10 +106,6 @@ class LabelProgress:
     device_hours: float
     device: str
 
-    @property
-    def gpu_hours(self) -> float:
-        return self.device_hours if self.device == "cuda" else 0.0
-
 
 @dataclass(frozen=True)
 class Labelled:

@@ -56,6 +56,11 @@ class MakeSettings:
         return self.run / TRAINING / LAST
 
     @property
+    def begun(self) -> bool:
+        """Whether a training from these labels has, of whichever seed: it would not know others again."""
+        return any(self.out.glob(f"*/{TRAINING}/{LAST}"))
+
+    @property
     def recipe(self) -> Recipe:
         """How it is trained. Truth needs no refinement, and would only lose by it."""
         return replace(self.plan.training, refine=False) if self.truth else self.plan.training

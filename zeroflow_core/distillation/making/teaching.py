@@ -144,7 +144,7 @@ def _label(settings: MakeSettings, groups: Sequence[Logs], telling: Telling) -> 
     def on_pair(name: str, first: int, now: LabelProgress) -> None:
         telling.progress(first + now.done, total, f"{name}{f', {now.failed} failed' if now.failed else ''}")
 
-    begun = settings.checkpoint.exists()  # of labels that were others, had failed pairs come since
+    begun = settings.begun
     for group in groups:
         how = LabelSettings(
             logs=group.logs,
@@ -165,7 +165,7 @@ def _label(settings: MakeSettings, groups: Sequence[Logs], telling: Telling) -> 
     done, failed = (sum(one.manifest["counts"][kind] for one in taught) for kind in ("labelled", "failed"))
     telling.line(f"labelled {several(done, 'pair')} by {taught[0].source.teacher} in {telling.took}; {failed} failed")
     if failed and not begun:
-        telling.line(f"It goes on without {several(failed, 'pair')}: none is tried again once the training has begun.")
+        telling.line(f"It goes on without {several(failed, 'pair')}: none is tried again once a training has begun.")
     return taught
 
 

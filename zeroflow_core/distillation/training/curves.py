@@ -39,12 +39,18 @@ def append_row(path: Path, columns: tuple[str, ...], row: dict[str, Any]) -> Non
 
 
 def cut_rows(path: Path, column: str, last: int) -> None:
-    """Forget the rows whose `column` is beyond `last`, and one that a kill cut short."""
+    """Forget the rows whose `column` is beyond `last`, and one that a kill cut short.
+
+    Raises:
+        ZeroFlowError: the file is not of a training, or the file system refuses.
+    """
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    head = lines[0].split(",") if lines else []
-    place = head.index(column) if column in head else 0
+    head = lines[0].split(",") if lines else [column]
+    if sorted(head[:2]) != sorted(CURVE[:2]) and lines:
+        raise ZeroFlowError(f"{path} is in the way: no training has written it; move it, or choose another --out")
+    place = head.index(column)
     rows = [line.split(",") for line in lines[1:]]
     kept = [row for row in rows if len(row) == len(head) and row[place].isdigit() and int(row[place]) <= last]
     if not kept:

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from zeroflow_core.devices import is_out_of_memory
 from zeroflow_core.distillation.training.batches import Batches
 from zeroflow_core.distillation.training.curves import (
     CURVE,
@@ -130,13 +131,16 @@ class Fit:
         """
         self._resume()
         self._board = open_board(self._out / TENSORBOARD, self.progress.step) if self._team.first else None
-        with self._kept(), self._loader() as batches_of:
-            while not self._is_over():
-                with self._advice():
-                    self._epoch(batches_of(self.progress.epoch, self.progress.batch))
-                    self._end_epoch()
-        if self._board is not None:
-            self._board.close()
+        try:
+            with self._kept(), self._loader() as batches_of:
+                while not self._is_over():
+                    with self._advice():
+                        self._epoch(batches_of(self.progress.epoch, self.progress.batch))
+                        self._end_epoch()
+        finally:
+            if self._board is not None:
+                with suppress(OSError):  # of a full disk, which has been told of where it matters
+                    self._board.close()
 
     def _is_over(self) -> bool:
         patience = self._recipe.patience
@@ -243,7 +247,7 @@ class Fit:
                     f"a process that loads samples ended ({_first_line(error)}), perhaps because memory ran out; run "
                     "the same again with fewer --workers (0 loads in this process)"
                 ) from error
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             each = min(self._micro_batch, self._batches.batch // self._team.world)
             smaller = f"--micro-batch {max(each // 2, 1)}: a batch is then learned in parts"
@@ -322,10 +326,11 @@ class Fit:
     def _resume(self) -> None:
         path = self._out / LAST
         if path.exists():
-            states, self.progress = load_state(path, self._identity(), self._team.device)
+            states, self.progress = load_state(path, self._identity())
             self._task.student.load_state_dict(states["student"])
             self._optimiser.load_state_dict(states["optimiser"])
-            self._average.weights = states["average"]
+            for name, value in self._average.weights.items():
+                value.copy_(states["average"][name])
             self._saved_step = self.progress.step
         if self._team.first:
             cut_rows(self._out / CURVES, "step", self.progress.step)
@@ -359,7 +364,3 @@ def _first_line(error: Exception) -> str:
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)  # of a process that loads; the others have the other cores
 
-
-def _is_out_of_memory(error: Exception) -> bool:
-    signs = "can't allocate memory", "out of memory"
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in signs)

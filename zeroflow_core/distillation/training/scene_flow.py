@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,10 @@ class SceneFlow:
             "pairs": [f"{len(source)} ({source.digest})" for source in sources],
             "weights": list(self.order.weights),
             "seed": seed,
-            "validation": f"{len(labelled)} labelled pairs, {sum(map(len, held_back))} held back",
+            "ground": metadata.get("ground"),
+            "start": "drawn" if weights is None else _digest(value.numpy().tobytes() for value in weights.values()),
+            "validation": f"{len(labelled)} labelled pairs ({_digest(map(_named, labelled))}), "
+            f"{sum(map(len, held_back))} held back ({_digest(one.digest.encode() for one in held_back)})",
         }
         self._held_back, self._labelled, self._device = list(held_back), list(labelled), device
         learner = FlowLearner(self.samples.window, bf16)
@@ -171,6 +175,17 @@ class SceneFlow:
         model = FastFlow3D(self.config)
         model.load_state_dict({key.removeprefix("model."): value for key, value in weights.items()})
         return Student(model, self.metadata, self._device, precision, "reference")
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()[:8]
+
+
+def _named(pair: PairRef) -> bytes:
+    return f"{pair.log.name} {pair.index}\n".encode()
 
 
 def layout_of(device: str, bf16: bool) -> torch.memory_format:

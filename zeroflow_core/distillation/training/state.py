@@ -83,13 +83,14 @@ def save_state(
         file.write(written.getbuffer())
 
 
-def load_state(path: Path, identity: dict[str, Any], device: str) -> tuple[dict[str, Any], Progress]:
-    """What save_state wrote for going on: state dicts ``student``, ``average`` and ``optimiser``, and the progress.
+def load_state(path: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], Progress]:
+    """What save_state wrote for going on: state dicts ``student``, ``average`` and ``optimiser``, on the CPU, and the
+    progress.
 
     Raises:
         ZeroFlowError: damaged, no such checkpoint, or of another task: it says in what they differ.
     """
-    content, there, progress = _read(path, device)
+    content, there, progress = _read(path)
     training, here = content["zeroflow_training"], json.loads(json.dumps(identity))
     if there != here:
         raise ZeroFlowError(
@@ -106,13 +107,13 @@ def step_of(path: Path) -> int:
     Raises:
         ZeroFlowError: damaged, or no such checkpoint.
     """
-    return _read(path, "cpu")[2].step
+    return _read(path)[2].step
 
 
-def _read(path: Path, device: str) -> tuple[dict[str, Any], dict[str, Any], Progress]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any], Progress]:
     """The content of a checkpoint to go on from, and of it the task's identity and the progress."""
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         training = content["zeroflow_training"]
         return content, json.loads(training["identity"]), Progress(**training["progress"])
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:

@@ -5,6 +5,7 @@ Sources → prepared pairs, some of them held back → the task of scene flow �
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ from zeroflow_core.distillation.training.recipes import Recipe
 from zeroflow_core.distillation.training.scene_flow import SceneFlow
 from zeroflow_core.distillation.training.state import Progress
 from zeroflow_core.errors import ZeroFlowError
-from zeroflow_core.evaluation.truth import has_labels
+from zeroflow_core.evaluation.truth import has_labels, truth_problem
 from zeroflow_core.fastflow3d.checkpoint import NAMES, load_model, save_model
 from zeroflow_core.fastflow3d.config import SIZES, FastFlow3DConfig
 from zeroflow_core.files import held, remove_unfinished, writing_to
 from zeroflow_core.ground import GROUND_Z
 from zeroflow_core.memory import keep_memory
+from zeroflow_core.verification.flows import prepare as prepare_verification
 from zeroflow_core.workers import cores
 
 STUDENT, PREPARED = "student.safetensors", "prepared"
@@ -37,6 +39,8 @@ _PATIENCE_S = 15.0  # for what is left of a training that was killed
 _VALIDATED = 64  # pairs of each kind, after every epoch
 _USUAL_WORKERS, _MOST_WORKERS = 8, 256
 _SPARE = 1 << 30  # bytes that a training on a CPU keeps for its next step
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def train(settings: TrainSettings, on_progress: Callable[[TrainProgress], None] 
         raise ZeroFlowError(f"held_back is a share from 0 to below 1, not {settings.held_back}")
     if settings.workers is not None and settings.workers > _MOST_WORKERS:
         raise ZeroFlowError(f"{settings.workers} processes can't load samples; give at most {_MOST_WORKERS}")
+    if settings.recipe.refine:
+        prepare_verification()  # now, as what is wrong with it would show as a riddle in the middle of the work
     keep_memory_of_steps(device)
     with processes(device) as team, _held(settings.out, team.first):
         torch.manual_seed(settings.seed)
@@ -165,15 +171,13 @@ def _task(settings: TrainSettings, device: str) -> tuple[SceneFlow, list[PairRef
         learned.append(PreparedPairs(source, kept, config, folder, recipe.refine))
         held_back.append(PreparedPairs(source, back, config, folder, recipe.refine).some(_VALIDATED))
         refs += back
-    labelled = [pair for pair in _pairs(settings.validation) if has_labels(Log(pair.log))]
-    if settings.validation and not labelled:
-        raise ZeroFlowError(f"no pair of {settings.validation[0].parent} has labels to validate by; leave it out")
+    labelled = _labelled(settings.validation)
     task = SceneFlow(
         config,
         weights,
         learned,
         [source for source in held_back if len(source)],
-        evenly(labelled, _VALIDATED),
+        labelled,
         recipe,
         _metadata(settings, learned),
         device,
@@ -216,8 +220,23 @@ def split_pairs(pairs: Sequence[PairRef], held_back: float) -> tuple[list[PairRe
     return list(pairs[:cut]), list(pairs[cut:])
 
 
-def _pairs(logs: Sequence[Path]) -> list[PairRef]:
-    return choose_pairs(logs) if logs else []
+def _labelled(logs: Sequence[Path]) -> list[PairRef]:
+    """Pairs to validate by, of logs that have labels.
+
+    Raises:
+        ZeroFlowError: logs are given, and none has labels that tell the truth.
+    """
+    if not logs:
+        return []
+    pairs = evenly([pair for pair in choose_pairs(logs) if has_labels(Log(pair.log))], _VALIDATED)
+    problems = [truth_problem(Log(pair.log), pair.index) for pair in pairs]
+    why = next((problem for problem in problems if problem is not None), "it has none")
+    usable = [pair for pair, problem in zip(pairs, problems, strict=True) if problem is None]
+    if not usable:
+        raise ZeroFlowError(f"no pair of {logs[0].parent} has labels to validate by ({why}); leave it out")
+    if len(usable) < len(pairs):
+        _log.warning("%d of %d pairs are not validated by: %s", len(pairs) - len(usable), len(pairs), why)
+    return usable
 
 
 def _student(name: str) -> tuple[FastFlow3DConfig, dict[str, torch.Tensor] | None]:
